@@ -1,0 +1,1 @@
+"""The shelf: what is dull, and the same in every lesson."""
