@@ -1,0 +1,48 @@
+"""What the tests share: lessons run as a user runs them, on a machine without a network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+os.environ["no_proxy"] = "127.0.0.1"  # the tests' own server, in this process and below it
+
+
+@pytest.fixture(scope="session")
+def offline(tmp_path_factory):
+    """An environment in which every connection fails at once and Keras's cache is empty."""
+    dead = "http://127.0.0.1:9"
+    return os.environ | {
+        "http_proxy": dead,
+        "https_proxy": dead,
+        "HTTP_PROXY": dead,
+        "HTTPS_PROXY": dead,
+        "KERAS_HOME": str(tmp_path_factory.mktemp("keras")),
+    }
+
+
+@pytest.fixture(scope="session")
+def lesson(offline):
+    """Run a lesson to its end: `lesson("train_mnist.py", "--sample", ..., env={...})`."""
+
+    def run(*arguments, env=None, **options):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=REPO,
+            env=offline | (env or {}),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            **options,
+        )
+
+    return run
+
+
+def run_folder(output_dir):
+    """The only run folder under `output_dir`."""
+    (folder,) = output_dir.glob("*/*")
+    return folder

@@ -1,0 +1,229 @@
+"""Downloads, from a server of the test's own: dead, stalled, slow, cut off, wrong, then good."""
+
+import hashlib
+import http.server
+import re
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from test_datasets import write_idx_set
+
+from common import datasets
+
+CONTENT = {
+    "one.bin": np.random.default_rng(1).bytes(300_000),
+    "two.bin": np.random.default_rng(2).bytes(40_000),
+}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves /<manner>/<file>; the manner says what goes wrong."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        _, manner, name = self.path.split("/")
+        server = self.server
+        server.requests.append((manner, name, self.headers.get("Range")))
+        if name not in server.content or manner == "missing":
+            self.send_error(404)
+            return
+        if manner == "silent":
+            server.released.wait(20)
+            self.close_connection = True
+            return
+        body = server.content[name]
+        if manner == "wrong":
+            body = bytes(len(body))
+        if manner == "longer":
+            body += b"more"
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked and manner not in ("norange", "wrong") else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        body = body[start:]
+        if manner in ("stalled", "cut"):
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            if manner == "stalled":
+                server.released.wait(20)
+            self.close_connection = True
+            return
+        if manner in ("slow", "drip"):
+            piece = 2000 if manner == "slow" else 5
+            for i in range(0, len(body), piece):
+                if server.released.wait(0.1):
+                    break
+                self.wfile.write(body[i : i + piece])
+            self.close_connection = True
+            return
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handle_error = lambda *_: None  # a client that hangs up is what is tested
+        server.daemon_threads = True
+        server.content, server.requests = dict(CONTENT), []
+        server.released = threading.Event()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        yield server
+        server.released.set()
+        server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Seconds for what a user waits 15 and 30 s for."""
+    monkeypatch.setattr(datasets, "DEAD_SECONDS", 1)
+    monkeypatch.setattr(datasets, "SLOW_SECONDS", 1)
+
+
+@pytest.fixture
+def dead():
+    """The address of a port where nobody listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{s.getsockname()[1]}/"
+
+
+def published(*mirrors, content=CONTENT, name="things"):
+    files = [
+        datasets.RemoteFile(name, len(data), hashlib.sha256(data).hexdigest())
+        for name, data in content.items()
+    ]
+    return datasets.Published(name, tuple(files), mirrors, by_hand="http://by.hand/things.npz")
+
+
+def assert_complete(folder):
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
+
+
+def test_a_good_mirror_gives_all_files(server, tmp_path, capsys):
+    datasets.download(published(f"{server.url}/good/"), tmp_path / "new" / "folder")
+    assert_complete(tmp_path / "new" / "folder")
+    said = capsys.readouterr().out
+    assert f"{server.url}/good/one.bin (0.3 MB)" in said
+
+
+@pytest.mark.parametrize(
+    ("manner", "reason"),
+    [
+        ("missing", "the server says 404"),
+        ("silent", "no answer in 1 s"),
+        ("stalled", "nothing came for 1 s"),
+        ("slow", "kB/s"),
+        ("cut", "cut off|ended after 150,000 of 300,000"),
+        ("wrong", "not the published ones"),
+    ],
+)
+def test_a_bad_mirror_is_left_for_a_good_one(server, tmp_path, manner, reason):
+    began = time.monotonic()
+    datasets.download(published(f"{server.url}/{manner}/", f"{server.url}/good/"), tmp_path)
+    assert_complete(tmp_path)
+    assert time.monotonic() - began < 10
+    asked = [request for request, name, _ in server.requests if name == "two.bin"]
+    assert asked == ["good"]  # the bad mirror was not asked again
+
+    for path in tmp_path.iterdir():
+        path.unlink()
+    if manner != "slow":  # slow is better than nothing
+        with pytest.raises(datasets.DownloadError, match=reason):
+            datasets.download(published(f"{server.url}/{manner}/"), tmp_path)
+        assert not any(path.suffix == ".bin" for path in tmp_path.iterdir())
+
+
+def test_a_dead_port_and_an_unknown_name_cost_nothing(server, dead, tmp_path):
+    mirrors = [dead, "http://nowhere.invalid/", f"{server.url}/good/"]
+    datasets.download(published(*mirrors), tmp_path)
+    assert_complete(tmp_path)
+    with pytest.raises(datasets.DownloadError, match="no connection to 127"):
+        datasets.download(published(dead), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_slow_mirror_is_kept_when_it_is_the_last_and_a_dripping_one_is_not(server, tmp_path):
+    content = {"two.bin": CONTENT["two.bin"]}
+    datasets.download(published(f"{server.url}/slow/", content=content), tmp_path)
+    assert (tmp_path / "two.bin").read_bytes() == CONTENT["two.bin"]
+    with pytest.raises(datasets.DownloadError, match=r"only 0\.\d kB/s"):
+        datasets.download(published(f"{server.url}/drip/", content=content), tmp_path / "other")
+
+
+def test_what_arrived_in_part_is_continued(server, tmp_path):
+    with pytest.raises(datasets.DownloadError):
+        datasets.download(published(f"{server.url}/cut/"), tmp_path)
+    assert (tmp_path / "one.bin.part").stat().st_size == 150_000
+    datasets.download(published(f"{server.url}/good/"), tmp_path)
+    assert_complete(tmp_path)
+    assert ("good", "one.bin", "bytes=150000-") in server.requests
+
+
+def test_a_server_that_cannot_continue_sends_the_whole(server, tmp_path):
+    (tmp_path / "one.bin.part").write_bytes(CONTENT["one.bin"][:1000])
+    datasets.download(published(f"{server.url}/norange/"), tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_a_wrong_beginning_is_not_blamed_on_the_good_mirror(server, tmp_path):
+    (tmp_path / "one.bin.part").write_bytes(bytes(1000))
+    (tmp_path / "two.bin.part").write_bytes(bytes(50_000))  # longer than the file
+    datasets.download(published(f"{server.url}/good/"), tmp_path)
+    assert_complete(tmp_path)
+
+
+def test_bytes_beyond_the_end_are_not_read(server, tmp_path):
+    with pytest.raises(datasets.DownloadError, match="not the published"):
+        datasets.download(published(f"{server.url}/longer/"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def mnist_like(folder):
+    """A small data set with MNIST's file names, as bytes."""
+    write_idx_set(folder, ".gz", count=200)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_loader_downloads_into_the_data_folder_and_finds_it_there(
+    server, tmp_path, monkeypatch
+):
+    server.content = mnist_like(tmp_path / "made")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    mirrors = [f"{server.url}/cut/", f"{server.url}/good/"]
+    mnist = published(*mirrors, content=server.content, name="mnist")
+    monkeypatch.setattr(datasets, "MNIST", mnist)
+    assert datasets.load_mnist(tmp_path / "data")[2].kind == "download"
+    count = len(server.requests)
+    (x_train, _), _, source = datasets.load_mnist(tmp_path / "data")
+    assert source.kind == "folder"
+    assert len(x_train) == 200
+    assert len(server.requests) == count
+
+
+def test_a_download_that_was_cut_off_falls_back_and_goes_on_at_the_next_run(
+    server, tmp_path, monkeypatch, capsys
+):
+    server.content = mnist_like(tmp_path / "made")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+
+    def use(manner):
+        mnist = published(f"{server.url}/{manner}/", content=server.content, name="mnist")
+        monkeypatch.setattr(datasets, "MNIST", mnist)
+
+    use("cut")
+    assert datasets.load_mnist(tmp_path / "data")[2].kind == "sample"
+    assert f"{server.url}/cut/" in capsys.readouterr().out.split("Notice")[1]
+    use("good")
+    assert datasets.load_mnist(tmp_path / "data")[2].kind == "download"
+    assert any(asked for _, _, asked in server.requests)
