@@ -1,0 +1,77 @@
+"""Pictures are written, as wide as promised, and not blank."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from common import plots
+
+GENERATOR = np.random.default_rng(0)
+GREY = GENERATOR.integers(0, 256, (20, 28, 28, 1), dtype=np.uint8)
+COLOR = GENERATOR.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+LABELS = np.arange(20) % 10
+NAMES = [f"class {i}" for i in range(10)]
+PROBABILITIES = GENERATOR.dirichlet(np.ones(10), 20)
+HISTORY = {
+    "loss": [2, 1, 0.5, 0.4],
+    "accuracy": [0.3, 0.6, 0.8, 0.9],
+    "val_loss": [0.7, 0.9, 0.8, 0.8],
+    "val_accuracy": [0.5, 0.75, 0.75, 0.75],
+}
+
+
+@pytest.fixture(autouse=True)
+def no_screen():
+    plots.set_up(show=False)
+
+
+def ink(path):
+    """How much of a picture is not white, from 0 to 1; its width is checked on the way."""
+    picture = plt.imread(path)[..., :3]
+    assert picture.shape[1] == 1200
+    return (picture.min(axis=-1) < 0.9).mean()
+
+
+@pytest.mark.parametrize("pictures", [GREY, COLOR], ids=["grey", "color"])
+def test_grids_and_predictions(tmp_path, pictures):
+    path = tmp_path / "picture.png"
+    plots.grid(path, pictures, [NAMES[y] for y in LABELS], "Title")
+    assert ink(path) > 0.05
+    plots.predictions(path, pictures, LABELS, PROBABILITIES, NAMES, [3, 1, 2], "Title")
+    assert ink(path) > 0.02
+    plots.rows(path, [pictures[:10], pictures[10:]], "Title")
+    assert ink(path) > 0.05
+
+
+def test_no_mistakes_are_no_mistake(tmp_path):
+    plots.predictions(tmp_path / "p.png", GREY, LABELS, PROBABILITIES, NAMES, [], "None is wrong")
+    assert ink(tmp_path / "p.png") > 0
+
+
+def test_curves_of_many_epochs_and_of_one(tmp_path):
+    plots.curves(tmp_path / "p.png", HISTORY, "Title")
+    assert ink(tmp_path / "p.png") > 0.01
+    plots.curves(tmp_path / "p.png", {k: v[:1] for k, v in HISTORY.items()}, "Title")
+    assert ink(tmp_path / "p.png") > 0.01
+
+
+def test_of_epochs_with_equal_accuracy_the_best_has_the_lowest_loss():
+    assert plots.best_epoch(HISTORY) == 3
+
+
+def test_confusion_matrices_with_and_without_mistakes(tmp_path):
+    for matrix in [np.eye(10, dtype=int) * 1000, GENERATOR.integers(0, 1000, (10, 10))]:
+        plots.confusion_matrix(tmp_path / "p.png", matrix, NAMES, "Title")
+        assert ink(tmp_path / "p.png") > 0.01
+
+
+def test_right_and_wrong_differ_by_more_than_color():
+    probabilities = np.eye(10)[[4, 9]] * 0.9
+    captions, colors = plots._verdicts(np.array([4, 4]), probabilities, NAMES)
+    assert captions == ["class 4 (90%)", "class 9 (90%)\nis class 4"]
+    assert colors == [plots.RIGHT, plots.WRONG]
+
+
+def test_show_without_a_screen_says_so(capsys):
+    plots.set_up(show=True)
+    assert "no window can be opened" in capsys.readouterr().out
