@@ -1,0 +1,207 @@
+"""The command line of a lesson, and the answers to what goes wrong there.
+
+Imports nothing heavy: a wrong option is answered before TensorFlow is loaded.
+"""
+
+import argparse
+import difflib
+import errno
+import math
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+# What a disk refuses, and the user can mend: it is full, the folder not writable.
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+_PACKAGES = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "requests"}
+HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
+
+
+def parse(description, *, epochs, batch_size, learning_rate):
+    """Read and check the options of a lesson; end the program at a wrong one.
+
+    Args:
+        description: The lesson's docstring; its title and first paragraph head `--help`.
+        epochs, batch_size, learning_rate: The lesson's defaults.
+
+    Returns:
+        An `argparse.Namespace` with `epochs`, `batch_size`, `learning_rate`, `seed`,
+        `data_dir`, `sample`, `output_dir`, `precision` and `show`. In a notebook's cell,
+        where the command line belongs to the kernel, these are the defaults.
+    """
+    parser = _Parser(
+        description="\n\n".join((description or "").strip().split("\n\n")[:2]),
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    name = parser.prog
+    parser.epilog = (
+        "examples:\n"
+        f"  python {name} --sample --epochs 3     a look at everything, in a minute\n"
+        f"  python {name} --seed 1 --show         another seed; pictures in windows\n"
+    )
+    number = parser.add_argument
+    number("--epochs", type=_whole, default=epochs, metavar="N", help="passes over the pictures")
+    number("--batch-size", type=_whole, default=batch_size, metavar="N", help="pictures a step")
+    number(
+        "--learning-rate",
+        type=_positive,
+        default=learning_rate,
+        metavar="X",
+        help="highest of all steps",
+    )
+    number(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of the split, the weights, the order and the distortions",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=_folder,
+        default=HOME / "data",
+        metavar="DIR",
+        help="where the data are looked for, and put",
+    )
+    parser.add_argument(
+        "--sample",
+        action="store_true",
+        help="use the small sample; look for nothing, download nothing",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=_writable_folder,
+        default=HOME / "outputs",
+        metavar="DIR",
+        help="where a folder is made for this run",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "float32", "mixed"],
+        default="auto",
+        help="mixed: layers compute in 16 bits; auto: where that is faster",
+    )
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="also open each picture in a window; close it to go on",
+    )
+    if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is imported
+        parser.error(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
+    if "ipykernel" in sys.modules:
+        # A cell has no command line; `%run train_mnist.py --epochs 3` has one, and is a file.
+        in_cell = not hasattr(sys.modules["__main__"], "__file__")
+        return parser.parse_args([] if in_cell else None)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # `... | tee log` shows each line at once
+    _answer_mistakes(parser.prog)
+    return parser.parse_args()
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each option; description and examples as they are written."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser that answers a mistake with one line, and with the likely name."""
+
+    def parse_args(self, args=None):
+        found, unknown = self.parse_known_args(args)
+        if unknown:
+            name = unknown[0].split("=")[0]
+            known = [o for action in self._actions for o in action.option_strings]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see --help"
+            self.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name}; {hint}")
+        try:
+            _probe(found.output_dir)  # the default has not passed through its type
+        except argparse.ArgumentTypeError as error:
+            self.error(f"argument --output-dir: {error}")
+        return found
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _whole(text):
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _seed(text):
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
+    return number
+
+
+def _positive(text):
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _folder(text):
+    path = Path(text).expanduser()
+    if not text or (path.exists() and not path.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return path
+
+
+def _writable_folder(text):
+    path = _folder(text)
+    _probe(path)
+    return path
+
+
+def _probe(path):
+    """Raise ArgumentTypeError unless a folder can be made at `path`; leave nothing behind."""
+    nearest = next(p for p in [path, *path.absolute().parents] if p.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise argparse.ArgumentTypeError(f"cannot write to '{path}': {reason}") from None
+
+
+def _answer_mistakes(name):
+    """Let what the user can mend end in a sentence instead of a traceback."""
+
+    def interrupted(*_):
+        print("\nInterrupted.", flush=True)
+        raise SystemExit(130)
+
+    def answer(kind, error, traceback):
+        ours = kind.__module__.startswith("common.")  # raised by the shelf, worded for the user
+        if issubclass(kind, BrokenPipeError):  # `... | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        elif ours:
+            print(f"{name}: error: {error}", file=sys.stderr)
+        elif issubclass(kind, ModuleNotFoundError) and error.name in _PACKAGES:
+            hint = "pip install -r requirements.txt brings all that is needed"
+            print(f"{name}: error: {error.name} is not installed; {hint}.", file=sys.stderr)
+        elif issubclass(kind, OSError) and error.errno in _DISK:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "Make room, or choose another --output-dir or --data-dir."
+            print(f"{name}: error: {where}{error.strerror}. {hint}", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, traceback)
+
+    signal.signal(signal.SIGINT, interrupted)
+    sys.excepthook = answer

@@ -1,0 +1,79 @@
+"""Options: their help, and one clear line for each mistake, before anything is done."""
+
+import os
+
+import pytest
+
+LESSONS = ["train_mnist.py"]
+
+MISTAKES = [
+    (["--epochs", "0"], "argument --epochs: '0' is not a whole number of at least 1"),
+    (["--epochs", "-3"], "argument --epochs: '-3' is not a whole number of at least 1"),
+    (["--epochs", "2.5"], "argument --epochs: '2.5' is not"),
+    (["--epochs"], "argument --epochs: expected one argument"),
+    (["--batch-size", "x"], "argument --batch-size: 'x' is not a whole number"),
+    (["--learning-rate", "nan"], "argument --learning-rate: 'nan' is not a positive number"),
+    (["--learning-rate", "inf"], "argument --learning-rate: 'inf' is not a positive number"),
+    (["--learning-rate", "0"], "argument --learning-rate: '0' is not a positive number"),
+    (["--seed", "-1"], "argument --seed: '-1' is not a whole number from 0"),
+    (["--precision", "half"], "argument --precision: invalid choice: 'half'"),
+    (["--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
+    (["--batchsize=3"], "unknown option --batchsize; did you mean --batch-size?"),
+    (["--qwertz"], "unknown option --qwertz; see --help"),
+    (["3"], "unknown argument 3; see --help"),
+    (["--data-dir", "LICENSE"], "argument --data-dir: 'LICENSE' is not a folder"),
+    (["--data-dir", ""], "argument --data-dir: '' is not a folder"),
+    (["--output-dir", "LICENSE"], "argument --output-dir: 'LICENSE' is not a folder"),
+    (["--output-dir", "LICENSE/runs"], "argument --output-dir: cannot write to"),
+    (["--output-dir", "/proc/runs"], "argument --output-dir: cannot write to '/proc/runs': "),
+]
+
+
+@pytest.mark.parametrize("script", LESSONS)
+@pytest.mark.parametrize(("arguments", "answer"), MISTAKES, ids=str)
+def test_a_mistake_is_answered_in_one_line(lesson, tmp_path, script, arguments, answer):
+    if "/proc/runs" in arguments and not os.path.isdir("/proc"):
+        pytest.skip("this system has no /proc")
+    done = lesson(script, "--output-dir", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{script}: error: {answer}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", LESSONS)
+def test_nothing_heavy_is_imported_before_options_are_answered(lesson, script):
+    done = lesson("-X", "importtime", script, "--epochs", "0")
+    assert done.returncode == 2
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"numpy", "tensorflow", "keras", "matplotlib", "sklearn", "requests"}
+
+
+@pytest.mark.parametrize("script", LESSONS)
+def test_help_names_every_option_with_its_default_and_ends_with_examples(lesson, script):
+    done = lesson(script, "--help")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    described, examples = done.stdout.split("options:\n")[1].split("examples:")
+    described = " ".join(described.split())
+    names = "epochs batch-size learning-rate seed data-dir sample output-dir precision show"
+    for name in names.split():
+        assert "(default: " in described.split(f" --{name} ")[1].split(" --")[0], name
+    assert examples.count(f"python {script} --") == 2
+
+
+def test_a_package_that_is_not_installed_is_one_line(lesson, tmp_path):
+    done = lesson("-S", LESSONS[0], "--sample", "--output-dir", tmp_path)  # -S: no site-packages
+    assert done.returncode == 1
+    assert done.stderr.endswith("requirements.txt brings all that is needed.\n")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_user_folder_is_expanded(tmp_path, monkeypatch):
+    from common import options
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert options._folder("~/pictures") == tmp_path / "pictures"
