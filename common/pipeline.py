@@ -27,6 +27,8 @@ def training_batches(x, y, batch_size, augment=None, *, seed=0):
     """
     dataset = _cached(x, y).shuffle(len(x), seed=seed).batch(batch_size)
     if augment is not None:
+        # Batches that are distorted at the same time may draw the same numbers from the layers'
+        # generator; each picture of a batch has its own all the same.
         dataset = dataset.map(
             lambda pictures, labels: (augment(pictures, training=True), labels),
             num_parallel_calls=PARALLEL,

@@ -103,7 +103,7 @@ def confusion_matrix(path, matrix, class_names, title):
     wrong = matrix - np.diag(np.diag(matrix))
     figure, axis = plt.subplots(figsize=(WIDTH, 6.4))
     shades = np.ma.masked_equal(wrong, 0)  # no mistake: white
-    axis.imshow(shades, cmap="Reds", vmin=0, vmax=max(1, 1.5 * wrong.max()))
+    axis.imshow(shades, cmap="Reds", vmin=0, vmax=max(1, 2 * wrong.max()))
     for i in range(count):
         for j in range(count):
             if matrix[i, j]:

@@ -9,13 +9,16 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 os.environ["no_proxy"] = "127.0.0.1"  # the tests' own server, in this process and below it
+# Kept now: jax, where it is installed, sets a log level of TensorFlow's when Keras imports it.
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+ENVIRONMENT = dict(os.environ)
 
 
 @pytest.fixture(scope="session")
 def offline(tmp_path_factory):
     """An environment in which every connection fails at once and Keras's cache is empty."""
     dead = "http://127.0.0.1:9"
-    return os.environ | {
+    return ENVIRONMENT | {
         "http_proxy": dead,
         "https_proxy": dead,
         "HTTP_PROXY": dead,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPO, run_folder
+from conftest import ENVIRONMENT, REPO, run_folder
 
 from common import devices
 
@@ -66,7 +66,7 @@ def start(code=START, **env):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPO,
-        env=os.environ | env,
+        env=ENVIRONMENT | env,
         capture_output=True,
         text=True,
         timeout=120,
@@ -109,6 +109,7 @@ def test_a_crash_during_the_start_is_not_swallowed():
     done = subprocess.run(
         [sys.executable, "-c", HELD.format("os.abort()")],
         cwd=REPO,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=60,
