@@ -60,8 +60,8 @@ print(f"Test: x_test {x_test.shape}, y_test {y_test.shape}\n")
 
 # %%
 print(f"Values: {x_train.dtype} from {x_train.min()} to {x_train.max()}, mean {x_train.mean():.1f}")
-print("Training pictures of each digit:", *np.bincount(y_train))
-print("Test pictures of each digit:", *np.bincount(y_test))
+print("Training pictures of each class:", *np.bincount(y_train))
+print("Test pictures of each class:", *np.bincount(y_test))
 first = np.transpose([np.flatnonzero(y_train == i)[:5] for i in range(len(class_names))]).ravel()
 captions = [class_names[label] for label in y_train[first]]
 title = "Ten digits, many hands: the first five training pictures of each"
@@ -221,7 +221,7 @@ plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names,
 # %%
 predicted = (x_test, y_test, probabilities, class_names)
 title = "The first twenty test pictures, as the network reads them"
-plots.predictions(run.folder / "predictions.png", *predicted, range(20), title)
+plots.predictions(run.folder / "predictions.png", *predicted, range(len(x_test))[:20], title)
 wrong = evaluation.mistakes(y_test, probabilities)
 title = f"{len(wrong)} of {len(x_test):,} are misread; these with the greatest confidence"
 plots.predictions(run.folder / "mistakes.png", *predicted, wrong[:20], title)

@@ -32,14 +32,14 @@ def parse(description, *, epochs, batch_size, learning_rate):
         where the command line belongs to the kernel, these are the defaults.
     """
     parser = _Parser(
-        description="\n\n".join((description or "").strip().split("\n\n")[:2]),
+        description="\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]),
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     name = parser.prog
     parser.epilog = (
         "examples:\n"
-        f"  python {name} --sample --epochs 3     a look at everything, in a minute\n"
+        f"  python {name} --sample --epochs 3     a look at everything, in seconds\n"
         f"  python {name} --seed 1 --show         another seed; pictures in windows\n"
     )
     number = parser.add_argument
@@ -112,9 +112,9 @@ class _Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(args)
         if unknown:
             name = unknown[0].split("=")[0]
-            known = [o for action in self._actions for o in action.option_strings]
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see --help"
+            known = [option[2:] for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.75)
+            hint = f"did you mean --{near[0]}?" if near else "see --help"
             self.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name}; {hint}")
         try:
             _probe(found.output_dir)  # the default has not passed through its type

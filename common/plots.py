@@ -74,12 +74,22 @@ def curves(path, history, title):
     best = best_epoch(history)
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
     for axis, name in zip(axes, ["loss", "accuracy"], strict=True):
-        axis.plot(epochs, history[name], "--o", color=RIGHT, markersize=3, label="training")
+        axis.plot(epochs, history[name], "--o", color=RIGHT, ms=3, mfc="white", label="training")
         axis.plot(epochs, history[f"val_{name}"], "-o", color=RIGHT, ms=3, label="validation")
         at_best = history[f"val_{name}"][best - 1]
-        axis.plot(best, at_best, "o", color=WRONG, ms=9, mfc="none", label=f"best: epoch {best}")
+        axis.plot(
+            best,
+            at_best,
+            "o",
+            color=WRONG,
+            markersize=9,
+            markerfacecolor="none",
+            clip_on=False,  # a loss near 0 is at the border
+            label=f"best: epoch {best}",
+        )
         axis.set_xlabel("Epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlim(0.5, len(epochs) + 0.5)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Loss (cross-entropy, nats)")
@@ -120,13 +130,15 @@ def confusion_matrix(path, matrix, class_names, title):
     axis.set_yticks(np.arange(count + 1) - 0.5, minor=True)
     axis.grid(which="minor", color="lightgrey", linewidth=0.5)
     axis.tick_params(which="both", length=0)
-    axis.spines[:].set_visible(False)
+    axis.spines[:].set_color("lightgrey")
     figure.suptitle(title, fontsize=12)
     _finish(figure, path)
 
 
-def predictions(path, pictures, labels, probabilities, class_names, which, title, *, columns=10):
+def predictions(path, pictures, labels, probabilities, class_names, which, title):
     """Pictures with the predicted class and its probability: right in blue, wrong in red.
+
+    Ten in a row, or as many as the captions leave room for.
 
     Args:
         labels: True classes, integers, shape (count,).
@@ -135,6 +147,8 @@ def predictions(path, pictures, labels, probabilities, class_names, which, title
     """
     which = np.asarray(which, dtype=int)
     captions, colors = _verdicts(labels[which], probabilities[which], class_names)
+    longest = max((len(line) for caption in captions for line in caption.split("\n")), default=0)
+    columns = min(10, int(WIDTH / (0.1 + 0.078 * longest)))  # 9 points: 0.078 inches a character
     grid(path, pictures[which], captions, title, columns, colors=colors)
 
 

@@ -19,6 +19,8 @@ MISTAKES = [
     (["--precision", "half"], "argument --precision: invalid choice: 'half'"),
     (["--epoch", "3"], "unknown option --epoch; did you mean --epochs?"),
     (["--batchsize=3"], "unknown option --batchsize; did you mean --batch-size?"),
+    (["--lr", "0.1"], "unknown option --lr; see --help"),
+    (["--version"], "unknown option --version; see --help"),
     (["--qwertz"], "unknown option --qwertz; see --help"),
     (["3"], "unknown argument 3; see --help"),
     (["--data-dir", "LICENSE"], "argument --data-dir: 'LICENSE' is not a folder"),
