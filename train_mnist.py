@@ -162,8 +162,8 @@ print(f"\nUntrained loss: {untrained_loss:.3f} (guessing: {math.log(len(class_na
 # %% [markdown]
 # ## Train the model
 #
-# At its end, the run's callbacks put back the weights of the epoch with the highest validation
-# accuracy. Ctrl-C ends it early, and the lesson goes on with the best weights so far.
+# After the last epoch, the run's callbacks put back the weights of the one with the highest
+# validation accuracy. Ctrl-C ends the training early, with the best weights so far.
 
 # %%
 history = model.fit(

@@ -73,7 +73,7 @@ def parse(description, *, epochs, batch_size, learning_rate):
     )
     parser.add_argument(
         "--output-dir",
-        type=_writable_folder,
+        type=_folder,
         default=HOME / "outputs",
         metavar="DIR",
         help="where a folder is made for this run",
@@ -117,7 +117,7 @@ class _Parser(argparse.ArgumentParser):
             hint = f"did you mean --{near[0]}?" if near else "see --help"
             self.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name}; {hint}")
         try:
-            _probe(found.output_dir)  # the default has not passed through its type
+            _probe(found.output_dir)  # here, because no default passes through its type
         except argparse.ArgumentTypeError as error:
             self.error(f"argument --output-dir: {error}")
         return found
@@ -160,12 +160,6 @@ def _folder(text):
     path = Path(text).expanduser()
     if not text or (path.exists() and not path.is_dir()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
-    return path
-
-
-def _writable_folder(text):
-    path = _folder(text)
-    _probe(path)
     return path
 
 

@@ -4,7 +4,7 @@ import os
 
 import tensorflow as tf
 
-# As many batches are distorted at a time as there are cores, and so many are kept ready. Not
+# As many batches are distorted at a time as there are cores, and four are kept ready. Not
 # `tf.data.AUTOTUNE`: its thread is asleep when an epoch ends, and the epoch waits until it wakes
 # (TensorFlow 2.21, in the destructor of `RootDataset`). On two cores that was nothing in one
 # epoch and up to four seconds in the next; these two numbers were as fast, without the wait.
