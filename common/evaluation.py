@@ -66,16 +66,17 @@ def confusion_matrix(labels, probabilities):
     return metrics.confusion_matrix(labels, probabilities.argmax(axis=1), labels=classes)
 
 
-def most_confused(matrix, class_names):
-    """The commonest mistake of a confusion matrix, in words."""
+def most_confused(matrix, class_names, count=1):
+    """The `count` commonest mistakes of a confusion matrix, in words."""
     wrong = matrix - np.diag(np.diag(matrix))
-    true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
-    if not wrong.any():
-        return "No class is ever taken for another"
-    return (
-        f"Most often, {class_names[true]} is taken for {class_names[predicted]}: "
+    pairs = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    found = [
+        f"{class_names[true]} is taken for {class_names[predicted]}: "
         f"{wrong[true, predicted]:,} of {matrix[true].sum():,}"
-    )
+        for true, predicted in zip(*np.unravel_index(pairs, wrong.shape), strict=True)
+        if wrong[true, predicted]
+    ]
+    return f"Most often, {'; '.join(found)}" if found else "No class is ever taken for another"
 
 
 def mistakes(labels, probabilities):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 # What a disk refuses, and the user can mend: it is full, the folder not writable.
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
-_PACKAGES = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "requests"}
+_PACKAGES = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "requests", "PIL"}
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
 
 
@@ -24,12 +24,14 @@ def parse(description, *, epochs, batch_size, learning_rate):
 
     Args:
         description: The lesson's docstring; its title and first paragraph head `--help`.
-        epochs, batch_size, learning_rate: The lesson's defaults.
+        epochs, batch_size, learning_rate: The lesson's defaults. Where it teaches several
+            models, dicts with a default for each; the first model is the default one.
 
     Returns:
         An `argparse.Namespace` with `epochs`, `batch_size`, `learning_rate`, `seed`,
-        `data_dir`, `sample`, `output_dir`, `precision` and `show`. In a notebook's cell,
-        where the command line belongs to the kernel, these are the defaults.
+        `data_dir`, `sample`, `output_dir`, `precision` and `show`, and with `model` where
+        there are several. In a notebook's cell, where the command line belongs to the kernel,
+        these are the defaults.
     """
     parser = _Parser(
         description="\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]),
@@ -42,13 +44,31 @@ def parse(description, *, epochs, batch_size, learning_rate):
         f"  python {name} --sample --epochs 3     a look at everything, in seconds\n"
         f"  python {name} --seed 1 --show         another seed; pictures in windows\n"
     )
+    if isinstance(epochs, dict):
+        models = list(epochs)
+        parser.epilog += f"  python {name} --model {models[1]:16} the other network\n"
+        parser.add_argument(
+            "--model", choices=models, default=models[0], help="the network that is trained"
+        )
     number = parser.add_argument
-    number("--epochs", type=_whole, default=epochs, metavar="N", help="passes over the pictures")
-    number("--batch-size", type=_whole, default=batch_size, metavar="N", help="pictures a step")
+    number(
+        "--epochs",
+        type=_whole,
+        default=_default(epochs),
+        metavar="N",
+        help="passes over the pictures",
+    )
+    number(
+        "--batch-size",
+        type=_whole,
+        default=_default(batch_size),
+        metavar="N",
+        help="pictures a step",
+    )
     number(
         "--learning-rate",
         type=_positive,
-        default=learning_rate,
+        default=_default(learning_rate),
         metavar="X",
         help="highest of all steps",
     )
@@ -101,6 +121,17 @@ def parse(description, *, epochs, batch_size, learning_rate):
     return parser.parse_args()
 
 
+class _OfModel(dict):
+    """A default for each model; in `--help`, all of them."""
+
+    def __str__(self):
+        return ", ".join(f"{value} for {model}" for model, value in self.items())
+
+
+def _default(value):
+    return _OfModel(value) if isinstance(value, dict) else value
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind each option; description and examples as they are written."""
 
@@ -116,6 +147,9 @@ class _Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.75)
             hint = f"did you mean --{near[0]}?" if near else "see --help"
             self.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name}; {hint}")
+        for option, value in vars(found).items():
+            if isinstance(value, _OfModel):
+                setattr(found, option, value[found.model])
         try:
             _probe(found.output_dir)  # here, because no default passes through its type
         except argparse.ArgumentTypeError as error:

@@ -16,6 +16,13 @@ RIGHT, WRONG = "tab:blue", "tab:red"
 WIDTH = 8  # inches
 
 _show = "ipykernel" in sys.modules  # a notebook shows each picture below its cell
+_note = ""
+
+
+def set_note(text):
+    """Say this at the foot of every picture from now on; "": nothing."""
+    global _note
+    _note = text
 
 
 def set_up(show):
@@ -31,8 +38,11 @@ def set_up(show):
 
 
 def grid(path, pictures, captions, title, columns=10, *, colors=None):
-    """Pictures in rows of `columns`, each under its caption."""
+    """Pictures in rows of `columns`, or of as many as the captions leave room for."""
+    columns = min(columns, _room_for(captions))
     rows = max(1, -(-len(pictures) // columns))
+    if rows > 1:
+        columns = -(-len(pictures) // rows)  # ten in rows of 5 and 5, not 7 and 3
     cell = WIDTH / columns
     lines = 1 + max((caption.count("\n") for caption in captions), default=0)
     height = rows * (cell + 0.17 * lines) + 0.5
@@ -42,6 +52,16 @@ def grid(path, pictures, captions, title, columns=10, *, colors=None):
     for i, (axis, picture, caption) in enumerate(zip(axes.flat, pictures, captions, strict=False)):
         _picture(axis, picture)
         axis.set_title(caption, fontsize=9, pad=3, color=colors[i] if colors else "black")
+    figure.suptitle(title, fontsize=12)
+    _finish(figure, path)
+
+
+def pixels(path, picture, title):
+    """One grey picture, large, with the scale of its values."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 5))
+    shades = axis.imshow(picture[..., 0], cmap="gray_r", vmin=0, vmax=255)
+    figure.colorbar(shades, ax=axis, label="Value of a pixel", ticks=[0, 50, 100, 150, 200, 255])
+    axis.set(xlabel="Column", ylabel="Row")
     figure.suptitle(title, fontsize=12)
     _finish(figure, path)
 
@@ -63,42 +83,72 @@ def rows(path, groups, title, names=("as it is", "distorted", "again")):
     _finish(figure, path)
 
 
-def curves(path, history, title):
+def curves(path, history, title, *, baseline=None, names=("plain", "second"), test=None):
     """Loss and accuracy over epochs, the best epoch marked.
 
     Args:
         history: Dict of lists, one entry an epoch: `loss`, `accuracy`, `val_loss`,
             `val_accuracy`.
+        baseline: The same of a first model, drawn into the same axes.
+        names: What the first model and this one are called there.
+        test: The test accuracies of both, drawn as levels with their distance from training.
     """
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    best = best_epoch(history)
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.4))
-    for axis, name in zip(axes, ["loss", "accuracy"], strict=True):
-        axis.plot(epochs, history[name], "--o", color=RIGHT, ms=3, mfc="white", label="training")
-        axis.plot(epochs, history[f"val_{name}"], "-o", color=RIGHT, ms=3, label="validation")
-        at_best = history[f"val_{name}"][best - 1]
-        axis.plot(
-            best,
-            at_best,
-            "o",
-            color=WRONG,
-            markersize=9,
-            markerfacecolor="none",
-            clip_on=False,  # a loss near 0 is at the border
-            label=f"best: epoch {best}",
-        )
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.4 if baseline else 3.4))
+    first, second = (f"{name}, " for name in names) if baseline else ("", "")
+    if baseline:
+        _draw_curves(axes, baseline, first, "tab:orange", "s")
+    _draw_curves(axes, history, second, RIGHT, "o")
+    last = max(len(h["loss"]) for h in [history, baseline] if h)
+    for axis in axes:
         axis.set_xlabel("Epoch")
-        axis.set_xlim(0.5, len(epochs) + 0.5)
+        axis.set_xlim(0.5, last + 0.5)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Loss (cross-entropy, nats)")
     axes[0].set_ylim(bottom=0)
-    axes[0].legend(frameon=False)
+    if test:
+        for level, name, color in zip(test, (first, second), ("tab:orange", RIGHT), strict=True):
+            axes[1].axhline(level, color=color, linestyle=":", linewidth=2, label=f"{name}test")
+    if baseline:
+        handles, labels = axes[1].get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: labels[i].startswith(second))
+        figure.legend(
+            [handles[i] for i in order],
+            [labels[i] for i in order],
+            loc="lower center",
+            ncols=2,
+            frameon=False,
+            fontsize=9,
+        )
+    else:
+        axes[0].legend(frameon=False)
     axes[1].set_ylabel("Accuracy")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     figure.suptitle(title, fontsize=12)
-    _finish(figure, path)
+    _finish(figure, path, foot=0.85 if baseline else 0)
+
+
+def _draw_curves(axes, history, name, color, marker):
+    """The lines of one model: training dashed, validation solid, its best epoch circled."""
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    best = best_epoch(history)
+    size = 3 if len(epochs) <= 40 else 0
+    for axis, figure in zip(axes, ["loss", "accuracy"], strict=True):
+        lines = {"marker": marker, "markersize": size, "color": color}
+        axis.plot(epochs, history[figure], "--", mfc="white", label=f"{name}training", **lines)
+        axis.plot(epochs, history[f"val_{figure}"], "-", label=f"{name}validation", **lines)
+        axis.plot(
+            best,
+            history[f"val_{figure}"][best - 1],
+            marker,
+            color=WRONG,
+            markersize=9,
+            markerfacecolor="none",
+            linestyle="none",
+            clip_on=False,  # a loss near 0 is at the border
+            label=f"{name}best: epoch {best}",
+        )
 
 
 def best_epoch(history):
@@ -122,7 +172,8 @@ def confusion_matrix(path, matrix, class_names, title):
                 axis.text(
                     j, i, f"{matrix[i, j]:,}", ha="center", va="center", color=color, weight=weight
                 )
-    axis.set_xticks(range(count), class_names)
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axis.set_xticks(range(count), class_names, **(slant if max(map(len, class_names)) > 5 else {}))
     axis.set_yticks(range(count), class_names)
     axis.set_xlabel("Predicted class")
     axis.set_ylabel("True class")
@@ -138,8 +189,6 @@ def confusion_matrix(path, matrix, class_names, title):
 def predictions(path, pictures, labels, probabilities, class_names, which, title):
     """Pictures with the predicted class and its probability: right in blue, wrong in red.
 
-    Ten in a row, or as many as the captions leave room for.
-
     Args:
         labels: True classes, integers, shape (count,).
         probabilities: Predicted ones, shape (count, classes).
@@ -147,9 +196,50 @@ def predictions(path, pictures, labels, probabilities, class_names, which, title
     """
     which = np.asarray(which, dtype=int)
     captions, colors = _verdicts(labels[which], probabilities[which], class_names)
+    grid(path, pictures[which], captions, title, colors=colors)
+
+
+def probabilities(path, pictures, labels, probabilities, class_names, which, title):
+    """Pictures, each beside the bars of its probabilities: the true class in blue.
+
+    Arguments are those of `predictions`. Where the longest bar is another than the true
+    class's, it is red.
+    """
+    which, columns = np.asarray(which, dtype=int), 3
+    rows = max(1, -(-len(which) // columns))
+    height = rows * max(1.3, 0.13 * len(class_names)) + 0.6
+    figure, axes = plt.subplots(
+        rows,
+        2 * columns,
+        figsize=(WIDTH, height),
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1, 0.8] * columns},
+    )
+    for axis in axes.flat[2 * len(which) :]:
+        axis.axis("off")
+    for axis, bars, i in zip(axes.flat[::2], axes.flat[1::2], which, strict=False):
+        _picture(axis, pictures[i])
+        axis.axis("off")
+        predicted, true = probabilities[i].argmax(), labels[i]
+        colors = ["darkgrey"] * len(class_names)
+        colors[predicted] = WRONG
+        colors[true] = RIGHT
+        bars.barh(range(len(class_names)), probabilities[i], color=colors)
+        bars.set_yticks(range(len(class_names)), class_names, fontsize=7)
+        bars.invert_yaxis()
+        bars.set(xlim=(0, 1), xticks=[0, 1])
+        bars.xaxis.set_major_formatter(PercentFormatter(1))
+        bars.tick_params(axis="x", labelsize=7, length=2)
+        bars.tick_params(axis="y", length=0)
+        bars.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    _finish(figure, path)
+
+
+def _room_for(captions):
+    """How many of these captions fit side by side: 9 points are 0.078 inches a character."""
     longest = max((len(line) for caption in captions for line in caption.split("\n")), default=0)
-    columns = min(10, int(WIDTH / (0.1 + 0.078 * longest)))  # 9 points: 0.078 inches a character
-    grid(path, pictures[which], captions, title, columns, colors=colors)
+    return max(1, int(WIDTH / (0.1 + 0.078 * longest)))
 
 
 def _verdicts(labels, probabilities, class_names):
@@ -175,8 +265,12 @@ def _picture(axis, picture):
         axis.imshow(picture.astype(np.uint8))
 
 
-def _finish(figure, path):
-    figure.tight_layout()
+def _finish(figure, path, foot=0.0):
+    """Lay out, write, show and close a figure; keep `foot` inches free at its foot."""
+    if _note:
+        figure.text(0.995, 0.004, _note, ha="right", va="bottom", fontsize=8, color="dimgrey")
+        foot += 0.25
+    figure.tight_layout(rect=(0, foot / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=150)
     if _show:
         plt.show()

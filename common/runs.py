@@ -15,6 +15,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
+
 
 class TrainingError(Exception):
     """A training that cannot be gone on with; the message says why and what to do."""
@@ -28,6 +30,8 @@ class Run:
         verbose: For `fit`: a progress bar on a terminal, a line an epoch in a file.
         callbacks: For `fit`: they keep `history.csv` and the best weights, and end the
             training at Ctrl-C or at a loss that is not a number.
+        baseline_callbacks: The same for a first, plainer model, where a lesson trains two;
+            its history is `history-baseline.csv`.
     """
 
     def __init__(self, lesson, model, options):
@@ -36,12 +40,11 @@ class Run:
         self.folder = _make_new(stem)
         atexit.register(_remove_if_empty, self.folder)
         self.verbose = 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
-        self._best = _BestWeights()
-        self._history = _HistoryFile(self.folder / "history.csv")
-        self.callbacks = [_StopAtNaN(), self._history, self._best, _StopAtInterrupt()]
+        self.callbacks = _callbacks(self.folder / "history.csv")
+        self.baseline_callbacks = _callbacks(self.folder / "history-baseline.csv")
         print(f"Run folder: {self.folder}")
 
-    def finish(self, device, source, parameters, history, results):
+    def finish(self, device, source, parameters, history, results, *, baseline=None):
         """Write `results.json`, the last file of a run.
 
         Args:
@@ -50,6 +53,7 @@ class Run:
             parameters: Number of the model's parameters.
             history: What `fit` returned.
             results: Dict of `train`, `validation` and `test`, each of `evaluation.evaluate`.
+            baseline: The last three of the first model, where there is one.
         """
         counts = {
             part: sum(figures["support"] for figures in result["per_class"].values())
@@ -74,19 +78,55 @@ class Run:
                 **counts,
                 "classes": list(test["per_class"]),
             },
-            "parameters": parameters,
-            "epochs": len(history.epoch),
-            "best_epoch": self._best.epoch,
-            "fit_seconds": round(self._history.seconds, 1),
-            "train": _only(results["train"], "loss", "accuracy"),
-            "validation": _only(results["validation"], "loss", "accuracy"),
-            "test": {k: v for k, v in test.items() if k != "per_class"},
+            **_training(self.callbacks, parameters, history, results),
             "per_class": test["per_class"],
         }
+        if baseline:
+            record["baseline"] = _training(self.baseline_callbacks, *baseline)
         partial = self.folder / "results.json.part"
         partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         partial.replace(self.folder / "results.json")
         print(f"Run folder: {self.folder}")
+
+
+def _training(callbacks, parameters, history, results):
+    """The figures of one training, for `results.json`."""
+    best = next(c for c in callbacks if isinstance(c, _BestWeights))
+    file = next(c for c in callbacks if isinstance(c, _HistoryFile))
+    return {
+        "parameters": parameters,
+        "epochs": len(history.epoch),
+        "best_epoch": best.epoch,
+        "fit_seconds": round(file.seconds, 1),
+        "train": _only(results["train"], "loss", "accuracy"),
+        "validation": _only(results["validation"], "loss", "accuracy"),
+        "test": {k: v for k, v in results["test"].items() if k != "per_class"},
+    }
+
+
+def earlier(lesson, model, options, source, test_count):
+    """Find a finished run of another model on the same data.
+
+    The newest under the output folder is taken, else one that the repository keeps.
+
+    Args:
+        lesson, model, options: As for `Run`.
+        source: The `datasets.Source` of this run; the other's must be of the sample if this is.
+        test_count: How many test pictures both are judged on.
+
+    Returns:
+        What its `results.json` holds, and its folder; `None, None` where there is none.
+    """
+    kept = sorted((HOME / "outputs" / "reference").glob(f"{lesson}-{model}/*/results.json"))
+    own = sorted(options.output_dir.glob(f"{lesson}-{model}/*/results.json"), reverse=True)
+    for path in [*own, *kept]:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            results = json.loads(path.read_text(encoding="utf-8"))
+            data, accuracy = results["data"], float(results["test"]["accuracy"])
+            same = (data["source"] == "sample") == (source.kind == "sample")
+            if same and data["test"] == test_count and accuracy:
+                return results, path.parent
+    return None, None
 
 
 def versions():
@@ -99,6 +139,11 @@ def versions():
         "keras": keras.__version__,
         "numpy": np.__version__,
     }
+
+
+def _callbacks(path):
+    """The callbacks of one training, whose history goes to `path`."""
+    return [_StopAtNaN(), _HistoryFile(path), _BestWeights(), _StopAtInterrupt()]
 
 
 def _make_new(stem):

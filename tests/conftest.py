@@ -16,7 +16,7 @@ ENVIRONMENT = dict(os.environ)
 
 @pytest.fixture(scope="session")
 def offline(tmp_path_factory):
-    """An environment in which every connection fails at once and Keras's cache is empty."""
+    """An environment without a network, and with nothing where other programs put data."""
     dead = "http://127.0.0.1:9"
     return ENVIRONMENT | {
         "http_proxy": dead,
@@ -24,6 +24,7 @@ def offline(tmp_path_factory):
         "HTTP_PROXY": dead,
         "HTTPS_PROXY": dead,
         "KERAS_HOME": str(tmp_path_factory.mktemp("keras")),
+        "XDG_DATA_DIRS": str(tmp_path_factory.mktemp("share")),
     }
 
 

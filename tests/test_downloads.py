@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from test_datasets import write_idx_set
+from test_datasets import archive, write_batches, write_idx_set
 
-from common import datasets
+from common import datasets, downloads
 
 CONTENT = {
     "one.bin": np.random.default_rng(1).bytes(300_000),
@@ -86,8 +86,8 @@ def server():
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Seconds for what a user waits 15 and 30 s for."""
-    monkeypatch.setattr(datasets, "DEAD_SECONDS", 1)
-    monkeypatch.setattr(datasets, "SLOW_SECONDS", 1)
+    monkeypatch.setattr(downloads, "DEAD_SECONDS", 1)
+    monkeypatch.setattr(downloads, "SLOW_SECONDS", 1)
 
 
 @pytest.fixture
@@ -100,10 +100,10 @@ def dead():
 
 def published(*mirrors, content=CONTENT, name="things"):
     files = [
-        datasets.RemoteFile(name, len(data), hashlib.sha256(data).hexdigest())
+        downloads.RemoteFile(name, len(data), hashlib.sha256(data).hexdigest())
         for name, data in content.items()
     ]
-    return datasets.Published(name, tuple(files), mirrors, by_hand="http://by.hand/things.npz")
+    return downloads.Published(name, tuple(files), mirrors, by_hand="http://by.hand/things.npz")
 
 
 def assert_complete(folder):
@@ -111,7 +111,7 @@ def assert_complete(folder):
 
 
 def test_a_good_mirror_gives_all_files(server, tmp_path, capsys):
-    datasets.download(published(f"{server.url}/good/"), tmp_path / "new" / "folder")
+    downloads.download(published(f"{server.url}/good/"), tmp_path / "new" / "folder")
     assert_complete(tmp_path / "new" / "folder")
     said = capsys.readouterr().out
     assert f"{server.url}/good/one.bin (0.3 MB)" in said
@@ -130,7 +130,7 @@ def test_a_good_mirror_gives_all_files(server, tmp_path, capsys):
 )
 def test_a_bad_mirror_is_left_for_a_good_one(server, tmp_path, manner, reason):
     began = time.monotonic()
-    datasets.download(published(f"{server.url}/{manner}/", f"{server.url}/good/"), tmp_path)
+    downloads.download(published(f"{server.url}/{manner}/", f"{server.url}/good/"), tmp_path)
     assert_complete(tmp_path)
     assert time.monotonic() - began < 10
     asked = [request for request, name, _ in server.requests if name == "two.bin"]
@@ -139,53 +139,53 @@ def test_a_bad_mirror_is_left_for_a_good_one(server, tmp_path, manner, reason):
     for path in tmp_path.iterdir():
         path.unlink()
     if manner != "slow":  # slow is better than nothing
-        with pytest.raises(datasets.DownloadError, match=reason):
-            datasets.download(published(f"{server.url}/{manner}/"), tmp_path)
+        with pytest.raises(downloads.DownloadError, match=reason):
+            downloads.download(published(f"{server.url}/{manner}/"), tmp_path)
         assert not any(path.suffix == ".bin" for path in tmp_path.iterdir())
 
 
 def test_a_dead_port_and_an_unknown_name_cost_nothing(server, dead, tmp_path):
     mirrors = [dead, "http://nowhere.invalid/", f"{server.url}/good/"]
-    datasets.download(published(*mirrors), tmp_path)
+    downloads.download(published(*mirrors), tmp_path)
     assert_complete(tmp_path)
-    with pytest.raises(datasets.DownloadError, match="no connection to 127"):
-        datasets.download(published(dead), tmp_path / "other")
+    with pytest.raises(downloads.DownloadError, match="no connection to 127"):
+        downloads.download(published(dead), tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
 
 def test_a_slow_mirror_is_kept_when_it_is_the_last_and_a_dripping_one_is_not(server, tmp_path):
     content = {"two.bin": CONTENT["two.bin"]}
-    datasets.download(published(f"{server.url}/slow/", content=content), tmp_path)
+    downloads.download(published(f"{server.url}/slow/", content=content), tmp_path)
     assert (tmp_path / "two.bin").read_bytes() == CONTENT["two.bin"]
-    with pytest.raises(datasets.DownloadError, match=r"only 0\.\d kB/s"):
-        datasets.download(published(f"{server.url}/drip/", content=content), tmp_path / "other")
+    with pytest.raises(downloads.DownloadError, match=r"only 0\.\d kB/s"):
+        downloads.download(published(f"{server.url}/drip/", content=content), tmp_path / "other")
 
 
 def test_what_arrived_in_part_is_continued(server, tmp_path):
-    with pytest.raises(datasets.DownloadError):
-        datasets.download(published(f"{server.url}/cut/"), tmp_path)
+    with pytest.raises(downloads.DownloadError):
+        downloads.download(published(f"{server.url}/cut/"), tmp_path)
     assert (tmp_path / "one.bin.part").stat().st_size == 150_000
-    datasets.download(published(f"{server.url}/good/"), tmp_path)
+    downloads.download(published(f"{server.url}/good/"), tmp_path)
     assert_complete(tmp_path)
     assert ("good", "one.bin", "bytes=150000-") in server.requests
 
 
 def test_a_server_that_cannot_continue_sends_the_whole(server, tmp_path):
     (tmp_path / "one.bin.part").write_bytes(CONTENT["one.bin"][:1000])
-    datasets.download(published(f"{server.url}/norange/"), tmp_path)
+    downloads.download(published(f"{server.url}/norange/"), tmp_path)
     assert_complete(tmp_path)
 
 
 def test_a_wrong_beginning_is_not_blamed_on_the_good_mirror(server, tmp_path):
     (tmp_path / "one.bin.part").write_bytes(bytes(1000))
     (tmp_path / "two.bin.part").write_bytes(bytes(50_000))  # longer than the file
-    datasets.download(published(f"{server.url}/good/"), tmp_path)
+    downloads.download(published(f"{server.url}/good/"), tmp_path)
     assert_complete(tmp_path)
 
 
 def test_bytes_beyond_the_end_are_not_read(server, tmp_path):
-    with pytest.raises(datasets.DownloadError, match="not the published"):
-        datasets.download(published(f"{server.url}/longer/"), tmp_path)
+    with pytest.raises(downloads.DownloadError, match="not the published"):
+        downloads.download(published(f"{server.url}/longer/"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,3 +227,32 @@ def test_a_download_that_was_cut_off_falls_back_and_goes_on_at_the_next_run(
     use("good")
     assert datasets.load_mnist(tmp_path / "data")[2].kind == "download"
     assert any(asked for _, _, asked in server.requests)
+
+
+def test_the_loaders_of_the_other_sets_download_too(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
+    write_batches(tmp_path / "made")
+    archive(tmp_path / "cifar-10-python.tar.gz", tmp_path / "made")
+    packed = (tmp_path / "cifar-10-python.tar.gz").read_bytes()
+    fashion = mnist_like(tmp_path / "clothes")
+    server.content = fashion | {"cifar-10-python.tar.gz": packed}
+    mirrors = [f"{server.url}/wrong/", f"{server.url}/good/"]
+    sets = [
+        ("FASHION_MNIST", "fashion-mnist", fashion, datasets.load_fashion_mnist),
+        ("CIFAR10", "cifar10", {"cifar-10-python.tar.gz": packed}, datasets.load_cifar10),
+    ]
+    for constant, name, content, load in sets:
+        changed = published(*mirrors, content=content, name=name)
+        monkeypatch.setattr(datasets, constant, changed)
+        assert load(tmp_path / "data")[2].kind == "download"
+        assert load(tmp_path / "data")[2].kind == "folder"
+        assert {path.name for path in (tmp_path / "data" / name).iterdir()} == set(content)
+
+
+def test_every_published_set_has_mirrors_and_checksums():
+    for published_set in [datasets.MNIST, datasets.FASHION_MNIST, datasets.CIFAR10]:
+        assert len(set(published_set.mirrors)) >= 2
+        for file in published_set.files:
+            assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert len(datasets.CIFAR10.mirrors) >= 3

@@ -79,6 +79,12 @@ def test_the_confusion_matrix_has_true_classes_in_rows(predictions):
     assert few.tolist() == [[1, 0, 2], [0, 1, 0], [0, 0, 0]]
     assert evaluation.most_confused(few, NAMES) == "Most often, cat is taken for eel: 2 of 3"
     assert evaluation.most_confused(np.eye(3, dtype=int), NAMES).startswith("No class")
+    more = np.array([[5, 3, 0], [7, 5, 0], [0, 1, 5]])
+    assert evaluation.most_confused(more, NAMES, count=2) == (
+        f"Most often, {NAMES[1]} is taken for {NAMES[0]}: 7 of 12; "
+        f"{NAMES[0]} is taken for {NAMES[1]}: 3 of 8"
+    )
+    assert evaluation.most_confused(more, NAMES, count=9).count("; ") == 2  # zeros are no mistakes
 
 
 def test_mistakes_come_with_the_most_confident_first():

@@ -55,6 +55,40 @@ def test_curves_of_many_epochs_and_of_one(tmp_path):
     assert ink(tmp_path / "p.png") > 0.01
 
 
+def test_curves_of_two_models_with_their_test_accuracies(tmp_path):
+    longer = {k: v * 3 for k, v in HISTORY.items()}
+    levels = (0.7, 0.72)
+    plots.curves(tmp_path / "p.png", HISTORY, "Title", baseline=longer, test=levels)
+    assert ink(tmp_path / "p.png") > 0.01
+
+
+def test_ten_pictures_are_two_rows_of_five_where_ten_captions_do_not_fit(monkeypatch, tmp_path):
+    made = []
+    monkeypatch.setattr(plots, "_finish", lambda figure, path: made.append(figure))
+    plots.grid(tmp_path / "p.png", COLOR[:10], ["automobile (12%)"] * 10, "Title")
+    plots.grid(tmp_path / "p.png", COLOR[:10], ["3"] * 10, "Title")
+    shapes = [figure.axes[0].get_gridspec().get_geometry() for figure in made]
+    assert shapes == [(2, 5), (1, 10)]
+
+
+def test_one_picture_with_its_scale_and_pictures_with_their_probabilities(tmp_path):
+    plots.pixels(tmp_path / "p.png", GREY[0], "Title")
+    assert ink(tmp_path / "p.png") > 0.05
+    for pictures in [GREY, COLOR]:
+        judged = (pictures, LABELS, PROBABILITIES, NAMES)
+        plots.probabilities(tmp_path / "p.png", *judged, range(4), "Title")
+        assert ink(tmp_path / "p.png") > 0.02
+
+
+def test_a_note_is_at_the_foot_of_every_picture(monkeypatch, tmp_path):
+    plots.grid(tmp_path / "without.png", GREY, ["a"] * 20, "Title")
+    monkeypatch.setattr(plots, "_note", "")
+    plots.set_note("Drawings, not photographs")
+    plots.grid(tmp_path / "with.png", GREY, ["a"] * 20, "Title")
+    feet = [plt.imread(tmp_path / f"{name}.png")[-25:, 900:, 0] for name in ("without", "with")]
+    assert (feet[0] < 0.8).mean() < (feet[1] < 0.8).mean()
+
+
 def test_of_epochs_with_equal_accuracy_the_best_has_the_lowest_loss():
     assert plots.best_epoch(HISTORY) == 3
 

@@ -1,0 +1,47 @@
+"""The drawings: in CIFAR-10's format, varied, the same for the same seed."""
+
+import pickle
+
+import numpy as np
+
+from common import samples
+
+
+def test_drawings_are_balanced_varied_and_the_same_again():
+    first, again, other = (samples.cifar10(train=6, test=2, seed=seed) for seed in (0, 0, 1))
+    for name, shape in [("x_train", (60, 32, 32, 3)), ("x_test", (20, 32, 32, 3))]:
+        assert first[name].shape == shape
+        assert first[name].dtype == np.uint8
+        np.testing.assert_array_equal(first[name], again[name])
+        assert (first[name] != other[name]).any()
+        assert len({picture.tobytes() for picture in first[name]}) == len(first[name])
+    assert np.bincount(first["y_train"]).tolist() == [6] * 10
+
+
+def test_the_files_are_those_of_cifar10(tmp_path):
+    folder = tmp_path / "sample" / "cifar-10-batches-py"
+    samples.write_cifar10(folder)
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing half made
+    for name in names[:-1]:
+        with open(folder / name, "rb") as file:
+            batch = pickle.load(file, encoding="bytes")
+        assert set(batch) == {b"batch_label", b"labels", b"data", b"filenames"}
+        assert batch[b"data"].shape == (1000, 3072)
+        assert batch[b"data"].dtype == np.uint8
+        assert len(batch[b"labels"]) == len(batch[b"filenames"]) == 1000
+    with open(folder / "batches.meta", "rb") as file:
+        meta = pickle.load(file, encoding="bytes")
+    assert meta[b"label_names"][3] == b"cat"
+    assert meta[b"num_vis"] == 3072
+
+
+def test_no_single_pixel_tells_the_class():
+    drawn = samples.cifar10()
+    x = drawn["x_train"].reshape(5000, -1).astype(np.float32)
+    means = np.stack([x[drawn["y_train"] == i].mean(axis=0) for i in range(10)])
+    test = drawn["x_test"].reshape(1000, -1).astype(np.float32)
+    nearest = ((test[:, None] - means) ** 2).sum(axis=-1).argmin(axis=1)
+    # 10% is guessing; the class whose mean picture is nearest was right for 12%.
+    assert (nearest == drawn["y_test"]).mean() < 0.2
