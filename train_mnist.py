@@ -43,11 +43,11 @@ run = runs.Run("mnist", "cnn", args)
 # %% [markdown]
 # ## Load the data
 #
-# MNIST (LeCun, Cortes and Burges, 1998): 28x28 grey pictures of digits, as bytes from 0 (paper)
-# to 255 (ink), written by employees of the US Census Bureau and by high-school students.
+# MNIST (LeCun, Cortes, Burges, 1998): 28x28 grey pictures; bytes from 0 (paper) to 255 (ink).
 
 # %%
 (x_train, y_train), (x_test, y_test), source = datasets.load_mnist(args.data_dir, args.sample)
+plots.set_note(source.note)
 class_names = [str(digit) for digit in range(10)]
 print(f"Training: x_train {x_train.shape}, y_train {y_train.shape}")
 print(f"Test: x_test {x_test.shape}, y_test {y_test.shape}\n")

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-LESSONS = ["train_mnist.py"]
+TWO_MODELS = ["train_fashion.py", "train_cifar10.py"]
+LESSONS = ["train_mnist.py", *TWO_MODELS]
 
 MISTAKES = [
     (["--epochs", "0"], "argument --epochs: '0' is not a whole number of at least 1"),
@@ -63,7 +64,35 @@ def test_help_names_every_option_with_its_default_and_ends_with_examples(lesson,
     names = "epochs batch-size learning-rate seed data-dir sample output-dir precision show"
     for name in names.split():
         assert "(default: " in described.split(f" --{name} ")[1].split(" --")[0], name
-    assert examples.count(f"python {script} --") == 2
+    assert examples.count(f"python {script} --") == (3 if script in TWO_MODELS else 2)
+
+
+@pytest.mark.parametrize("script", TWO_MODELS)
+def test_each_model_has_its_own_defaults(lesson, script):
+    described = " ".join(lesson(script, "--help").stdout.split())
+    assert "--model {mlp,cnn}" in described
+    default = described.split("passes over the pictures (default: ")[1].split(")")[0]
+    assert default.split(", ")[0].endswith(" for mlp")
+    assert default.split(", ")[1].endswith(" for cnn")
+    done = lesson(script, "--model", "rnn")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{script}: error: argument --model: invalid choice: 'rnn'")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_default_is_that_of_the_chosen_model(monkeypatch, tmp_path):
+    from common import options
+
+    def parsed(*arguments):
+        monkeypatch.setattr("sys.argv", ["lesson.py", "--output-dir", str(tmp_path), *arguments])
+        epochs, rate = {"mlp": 3, "cnn": 4}, {"mlp": 0.1, "cnn": 0.2}
+        found = options.parse("Title", epochs=epochs, batch_size=20, learning_rate=rate)
+        return found.model, found.epochs, found.batch_size, found.learning_rate
+
+    monkeypatch.setattr(options, "_answer_mistakes", lambda name: None)
+    assert parsed() == ("mlp", 3, 20, 0.1)
+    assert parsed("--model", "cnn") == ("cnn", 4, 20, 0.2)
+    assert parsed("--model", "cnn", "--epochs", "7") == ("cnn", 7, 20, 0.2)
 
 
 def test_a_package_that_is_not_installed_is_one_line(lesson, tmp_path):

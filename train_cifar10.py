@@ -1,0 +1,318 @@
+# %% [markdown]
+"""
+# Ten kinds of photographs: what pixels tell one by one, and what they tell together
+
+How far does a network get with photographs when it sees each pixel by itself, and how far when
+it looks at small patches, wherever they are? The first is a multi-layer perceptron (MLP), the
+second a convolutional network (CNN).
+
+    python train_cifar10.py               # the MLP, on CIFAR-10; downloads it (170 MB)
+    python train_cifar10.py --model cnn   # the CNN
+    python train_cifar10.py --sample      # on 6,000 drawings made here; needs no network
+
+Expect XX
+"""
+
+# %% [markdown]
+# ## Set up
+#
+# `devices.start` names the device. Where the hardware is fast at numbers of 16 bits, the layers of
+# the CNN compute with those and keep their weights in 32: on the CPU above, XX s a step instead
+# of XX. No tutorial that we know of does this on a CPU.
+
+# %%
+from common import options
+
+args = options.parse(
+    __doc__,
+    epochs={"mlp": 40, "cnn": 30},
+    batch_size={"mlp": 250, "cnn": 125},
+    learning_rate=2e-3,
+)
+
+from common import devices
+
+device = devices.start(args, convolutional=args.model == "cnn")
+
+import math
+
+import keras
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from common import datasets, evaluation, pipeline, plots, runs
+
+keras.utils.set_random_seed(args.seed)
+plots.set_up(args.show)
+run = runs.Run("cifar10", args.model, args)
+
+# %% [markdown]
+# ## Load the data
+#
+# CIFAR-10 (Krizhevsky, 2009): 60,000 color photographs, shrunk to 32x32 pixels, gathered from the
+# web and sorted by hand. They come in six files of 10,000: five training batches, joined here, and
+# a test batch; of each class 5,000 and 1,000.
+
+# %%
+(x_train, y_train), (x_test, y_test), source = datasets.load_cifar10(args.data_dir, args.sample)
+plots.set_note(source.note)
+class_names = ["airplane", "automobile", "bird", "cat", "deer"]
+class_names += ["dog", "frog", "horse", "ship", "truck"]
+print(f"Training: x_train {x_train.shape}, y_train {y_train.shape}")
+print(f"Test: x_test {x_test.shape}, y_test {y_test.shape}\n")
+
+# %% [markdown]
+# ## Explore and clean the data
+#
+# The range of the values, how many pictures each class has, and whether the labels fit what you
+# see. Classes of equal size make accuracy a fair figure. A picture that is there twice is taken
+# out of the training set, and so is one that the test set has, too: it would be known by heart.
+
+# %%
+print(f"Values: {x_train.dtype} from {x_train.min()} to {x_train.max()}, mean {x_train.mean():.1f}")
+print("Training pictures of each class:", *np.bincount(y_train))
+print("Test pictures of each class:", *np.bincount(y_test))
+seen = {picture.tobytes() for picture in x_test}
+new = []  # indices of the training pictures that are nowhere else
+for i, picture in enumerate(x_train):
+    if picture.tobytes() not in seen:
+        seen.add(picture.tobytes())
+        new.append(i)
+print(f"Training pictures that are there twice, or in the test set: {len(x_train) - len(new)}")
+x_train, y_train = x_train[new], y_train[new]
+
+first = [x_train[y_train == i][:10] for i in range(len(class_names))]
+title = "Ten training pictures of each class: colors and places vary, forms come back"
+plots.rows(run.folder / "examples.png", first, title, class_names)
+
+# %% [markdown]
+# ## Prepare the input pipeline
+#
+# A tenth of the training pictures, the same share of each class, is set aside for validation. All
+# choices were made on it, and it picks the best epoch: nothing is chosen on the test set.
+#
+# Things keep their names when they are mirrored or stand a little aside. Mirrored and shifted
+# pictures, new ones at every epoch, keep both networks from learning the pictures by heart. To
+# an MLP, which knows no neighbors, they also show that a shift means nothing.
+#
+# The order matters: cache, shuffle, batch, augment, prefetch (the next batch, meanwhile). Augmented
+# before the cache, every epoch would repeat the distortions of the first. For arrays the cache
+# gains nothing; it saves files from being read and decoded at every epoch.
+
+# %%
+x_train, x_validation, y_train, y_validation = train_test_split(
+    x_train, y_train, test_size=0.1, stratify=y_train, random_state=args.seed
+)
+shift = 0.1  # of 32 pixels: up to about 3
+augment = keras.layers.Pipeline(
+    [
+        keras.layers.RandomFlip("horizontal", dtype="uint8"),  # bytes stay bytes
+        keras.layers.RandomTranslation(shift, shift, fill_mode="reflect", dtype="uint8"),
+    ]
+)
+training = pipeline.training_batches(x_train, y_train, args.batch_size, augment, seed=args.seed)
+undistorted = pipeline.evaluation_batches(x_train, y_train, args.batch_size)
+validation = pipeline.evaluation_batches(x_validation, y_validation, args.batch_size)
+test = pipeline.evaluation_batches(x_test, y_test, args.batch_size)
+print(f"\n{len(x_train):,} pictures to train on, {len(x_validation):,} to validate\n")
+
+examples = x_train[[np.flatnonzero(y_train == i)[0] for i in range(len(class_names))]]
+distorted = [keras.ops.convert_to_numpy(augment(examples, training=True)) for _ in range(4)]
+title = "Mirrored and shifted, each is still the same thing"
+plots.rows(run.folder / "augmented.png", [examples, *distorted], title)
+
+# %% [markdown]
+# ## Build the model
+#
+# **The MLP.** `Flatten` makes one row of 3,072 numbers of a picture. Each unit of a dense layer
+# weighs all numbers of the layer before. **Batch normalization** brings each unit's answers to a
+# mean of 0 and a spread of 1 over the batch, which lets larger steps be taken; ReLU keeps what is
+# positive. **Dropout** silences a random share of the units at each step of the training, so that
+# none can rely on another to remember a picture.
+#
+# **The CNN.** A convolution slides small learned filters, here 3x3, over the picture: what is
+# learned of one place holds at every other. Pooling keeps the strongest answer of 2x2 neighbors;
+# before the normalization, it leaves that a quarter of the work. Three blocks look at ever larger
+# patches; the last pooling keeps each filter's strongest answer in the whole picture.
+#
+# Both end in ten logits: scores of any size, one a class. `scope` shares the work where there are
+# several GPUs.
+
+
+# %%
+def dense(units):
+    return [
+        keras.layers.Dense(units, use_bias=False),
+        keras.layers.BatchNormalization(momentum=0.9),
+        keras.layers.ReLU(),
+        keras.layers.Dropout(0.1),
+    ]
+
+
+def block(filters):
+    """Two convolutions with as many filters; pooling halves height and width between them."""
+    return [
+        keras.layers.Conv2D(filters, kernel_size=3, padding="same", use_bias=False),
+        keras.layers.MaxPooling2D(),
+        keras.layers.BatchNormalization(momentum=0.9),
+        keras.layers.ReLU(),
+        keras.layers.Conv2D(filters, kernel_size=3, padding="same", use_bias=False),
+        keras.layers.BatchNormalization(momentum=0.9),
+        keras.layers.ReLU(),
+    ]
+
+
+hidden = {
+    "mlp": [keras.layers.Flatten(), *dense(2048), *dense(1024), *dense(512)],
+    "cnn": [*block(64), *block(128), *block(256), keras.layers.GlobalMaxPooling2D()],
+}
+with device.scope():
+    model = keras.Sequential(
+        [
+            keras.Input(shape=(32, 32, 3)),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),  # 0..255 -> -1..1: it takes bytes
+            *hidden[args.model],
+            keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
+        ]
+    )
+model.summary()
+
+# %% [markdown]
+# ## Compile the model
+#
+# The **loss** is the mean of -ln(probability of the true class); a softmax makes probabilities of
+# logits, e^logit / (sum of all ten e^logit). The **optimizer**, AdamW, moves each weight down the
+# slope of the loss after each batch, by steps of its own size, which grow for a fifth of the
+# training and shrink along a cosine to 0; and it pulls each weight a little toward 0 (**weight
+# decay**), so that none grows large for the sake of a few pictures. The **metric**, accuracy, has
+# no slope to go down.
+#
+# An untrained network spreads its guesses, which costs ln(10) = 2.303 with ten classes: a first
+# loss far from it means that something is wired wrong.
+
+# %%
+steps = args.epochs * len(training)
+warmup = steps // 5
+schedule = keras.optimizers.schedules.CosineDecay(
+    0.0, decay_steps=steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
+)
+weight_decay = {"mlp": 0.1, "cnn": 0.25}[args.model]
+with device.scope():
+    model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=weight_decay),
+        metrics=["accuracy"],
+    )
+untrained_loss, _ = model.evaluate(validation, verbose=0)
+print(f"\nUntrained loss: {untrained_loss:.3f} (guessing: {math.log(len(class_names)):.3f})\n")
+
+# %% [markdown]
+# ## Train the model
+#
+# **Early stopping** ends the training when the validation loss has not improved for ten epochs:
+# what is learned after that holds for the training pictures alone. After the last epoch, the run's
+# callbacks put back the weights of the one with the highest validation accuracy. Ctrl-C ends the
+# training early, with the best weights so far.
+
+# %%
+history = model.fit(
+    training,
+    validation_data=validation,
+    epochs=args.epochs,
+    shuffle=False,  # the pipeline shuffles; Keras's own shuffling is for arrays
+    callbacks=[*run.callbacks, keras.callbacks.EarlyStopping("val_loss", patience=10)],
+    verbose=run.verbose,
+)
+
+# %% [markdown]
+# ## Look at the learning curves
+#
+# XX
+
+# %%
+best = plots.best_epoch(history.history)
+best_accuracy = history.history["val_accuracy"][best - 1]
+print(f"\nBest epoch: {best}, with a validation accuracy of {best_accuracy:.2%}\n")
+title = f"Validation accuracy is highest in epoch {best}: {best_accuracy:.2%}"
+plots.curves(run.folder / "curves.png", history.history, title)
+
+# %% [markdown]
+# ## Evaluate on the test set
+#
+# Precision: the share of the pictures taken for cats that are cats. Recall: the share of the cats
+# that are taken for cats. F1: their harmonic mean, near the lower of the two. Macro: the mean over
+# the classes, each counting the same. Training pictures are judged undistorted here.
+
+# %%
+with device.scope():
+    classifier = keras.Sequential([*model.layers, keras.layers.Softmax(dtype="float32")])
+results, probabilities = {}, {}
+sets = {"train": (undistorted, y_train), "validation": (validation, y_validation)}
+for part, (batches, labels) in (sets | {"test": (test, y_test)}).items():
+    probabilities[part] = classifier.predict(batches, verbose=0)
+    results[part] = evaluation.evaluate(labels, probabilities[part], class_names)
+    print(f"{part:>10}: {results[part]['accuracy']:.2%} right, loss {results[part]['loss']:.4f}")
+print(
+    "\nDuring fit, validation can exceed training: those training figures are means over an epoch\n"
+    "in which the network still improves, with dropout and distortions at work. These are not.\n"
+)
+report = evaluation.report(y_test, probabilities["test"], class_names)
+(run.folder / "report.txt").write_text(report, encoding="utf-8")
+print(report)
+
+matrix = evaluation.confusion_matrix(y_test, probabilities["test"])
+most_often = evaluation.most_confused(matrix, class_names)
+plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names, most_often)
+print(evaluation.most_confused(matrix, class_names, count=5).replace("; ", ";\n  "))
+
+# %% [markdown]
+# ## Look at predictions and mistakes
+#
+# The first ten pictures of the validation set, what each is beside what it is taken for: right in
+# blue, wrong in red. Then the mistakes on test pictures that the network was surest of.
+
+# %%
+print("\nThe first ten pictures of the validation set:")
+for label, row in zip(y_validation[:10], probabilities["validation"][:10], strict=True):
+    guess = class_names[row.argmax()]
+    print(f"  {class_names[label]:>10}, predicted {guess:>10} ({row.max():.0%})")
+judged = (x_validation, y_validation, probabilities["validation"], class_names)
+title = "The first ten pictures of the validation set, as the network takes them"
+plots.predictions(run.folder / "predictions.png", *judged, range(10), title)
+wrong = evaluation.mistakes(y_test, probabilities["test"])
+judged = (x_test, y_test, probabilities["test"], class_names)
+title = f"{len(wrong):,} of {len(x_test):,} are mistaken; these with the greatest confidence"
+plots.predictions(run.folder / "mistakes.png", *judged, wrong[:20], title)
+
+# %% [markdown]
+# ## Save the model, and load it again
+#
+# One file holds the layers and their weights, from the rescaling to the softmax: it takes
+# pictures as bytes and gives probabilities.
+
+# %%
+classifier.save(run.folder / "model.keras")
+loaded = keras.saving.load_model(run.folder / "model.keras")
+difference = np.abs(loaded.predict(test, verbose=0) - probabilities["test"]).max()
+print(f"\nLoaded from model.keras, its probabilities differ by {difference:.1g} at the most")
+
+# %% [markdown]
+# ## The answer to the question
+
+# %%
+figures = results["test"]
+print(
+    f"\nThe {args.model.upper()} of {model.count_params():,} parameters is right about "
+    f"{figures['accuracy']:.2%} of {len(x_test):,} pictures (macro F1 {figures['macro_f1']:.3f})."
+)
+other = "mlp" if args.model == "cnn" else "cnn"
+theirs, place = runs.earlier("cifar10", other, args, source, len(x_test))
+if theirs:
+    print(
+        f"The {other.upper()} of {theirs['parameters']:,} is right about "
+        f"{theirs['test']['accuracy']:.2%} (macro F1 {theirs['test']['macro_f1']:.3f}): see {place}"
+    )
+else:
+    print(f"To set the {other.upper()} beside it: python train_cifar10.py --model {other}")
+print(f"{most_often}.\n")
+run.finish(device, source, model.count_params(), history, results)
