@@ -110,8 +110,8 @@ FASHION_MNIST = Published(
     by_hand="the four files of https://github.com/zalandoresearch/fashion-mnist#get-the-data",
 )
 
-# Krizhevsky (2009). Its own host comes last: since June 2026 it gives some 60 kB/s, 163 MB in
-# three quarters of an hour. The first mirror is Ray's, the second BrainChip's, the third
+# Krizhevsky (2009). Its own host comes last: since June 2026 the file takes 25 to 57 minutes
+# there. The first mirror is Ray's, the second BrainChip's, the third
 # PaddlePaddle's; the SHA-256 is the one that Keras and TensorFlow Datasets know.
 CIFAR10 = Published(
     name="cifar10",
@@ -192,7 +192,12 @@ def load_cifar10(data_dir, sample=False):
         return _drawings(data_dir / "sample" / "cifar-10-batches-py")
 
     arrays, source = _find(CIFAR10, data_dir, sample, places, _read_cifar10_at, drawn)
-    return _checked(arrays, source, shape=(32, 32, 3))
+    loaded = _checked(arrays, source, shape=(32, 32, 3))
+    for part, count in [("train", 5000), ("test", 1000)]:
+        counts = np.bincount(arrays[f"y_{part}"])
+        if source.kind != "sample" and (counts != count).any():
+            print(f"Notice: not the published {count:,} pictures of each class: {counts.tolist()}")
+    return loaded
 
 
 def _load_grey(published, data_dir, sample, own, caches):

@@ -46,7 +46,7 @@ def parse(description, *, epochs, batch_size, learning_rate):
     )
     if isinstance(epochs, dict):
         models = list(epochs)
-        parser.epilog += f"  python {name} --model {models[1]:16} the other network\n"
+        parser.epilog += f"  python {name} --model {models[1]:15} the other network\n"
         parser.add_argument(
             "--model", choices=models, default=models[0], help="the network that is trained"
         )

@@ -1,6 +1,7 @@
 """Arrays -> tf.data, in the one order: cache, shuffle, batch, augment, prefetch."""
 
 import os
+import weakref
 
 import tensorflow as tf
 
@@ -47,4 +48,16 @@ def evaluation_batches(x, y, batch_size):
 def _cached(x, y):
     options = tf.data.Options()
     options.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices((x, y)).cache().with_options(options)
+    return tf.data.Dataset.from_tensor_slices((_tensor(x), y)).cache().with_options(options)
+
+
+_tensors = {}
+
+
+def _tensor(x):
+    """An array as a tensor: the same one each time, because each is a copy of all its bytes."""
+    key = id(x)
+    if key not in _tensors:
+        forget = weakref.ref(x, lambda _: _tensors.pop(key))
+        _tensors[key] = tf.constant(x), forget
+    return _tensors[key][0]

@@ -91,7 +91,7 @@ def curves(path, history, title, *, baseline=None, names=("plain", "second"), te
             `val_accuracy`.
         baseline: The same of a first model, drawn into the same axes.
         names: What the first model and this one are called there.
-        test: The test accuracies of both, drawn as levels with their distance from training.
+        test: The test accuracies of both, drawn as dotted levels.
     """
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.4 if baseline else 3.4))
     first, second = (f"{name}, " for name in names) if baseline else ("", "")

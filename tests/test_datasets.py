@@ -256,6 +256,16 @@ def test_cifar10_is_found_in_its_folder(tmp_path, place):
     assert len(y_test) == 20
 
 
+def test_other_counts_than_the_published_ones_are_told(tmp_path, capsys):
+    write_batches(tmp_path / "cifar-10-batches-py")
+    datasets.load_cifar10(tmp_path)
+    told = capsys.readouterr().out
+    assert f"not the published 5,000 pictures of each class: {[10] * 10}" in told
+    assert f"not the published 1,000 pictures of each class: {[2] * 10}" in told
+    datasets.load_cifar10(tmp_path, sample=True)
+    assert "Notice" not in capsys.readouterr().out
+
+
 def test_cifar10_is_read_from_its_archive_and_nothing_is_extracted(tmp_path):
     write_batches(tmp_path / "made")
     (tmp_path / "data").mkdir()

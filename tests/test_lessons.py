@@ -34,7 +34,7 @@ class Lesson:
     name: str
     script: str
     model: str
-    epochs: int  # of this test; None of the floors below is one of a whole training
+    epochs: int  # of this test
     more: frozenset  # files besides those of every lesson
     counts: tuple  # pictures for training, validation and test
     floor: float  # test accuracy
@@ -54,7 +54,8 @@ class Lesson:
 
 AUGMENTED = frozenset({"augmented.png"})
 TWICE = frozenset({"pixels.png", "history-baseline.csv"})
-# The floors: eight seeds of MNIST gave 95.8 to 97.6%; XX
+# The floors are below what was seen: eight seeds of MNIST gave 95.8 to 97.6%; two runs each of the
+# others 82.4 and 83.1%, 83.3 and 83.7%, 34.1 and 40.1%, 96.2%. None of those is a whole training.
 LESSONS = [
     Lesson("mnist", "train_mnist.py", "cnn", 10, AUGMENTED, (3600, 400, 1000), 0.95),
     Lesson(
@@ -64,7 +65,7 @@ LESSONS = [
         8,
         TWICE,
         (4500, 500, 1000),
-        0.80,
+        0.75,
         "fashion-mnist could not be downloaded",
         twice=True,
     ),
@@ -263,14 +264,6 @@ def test_a_disk_that_takes_no_more_is_one_line(lesson, tmp_path):
     assert not (run_folder(tmp_path) / "results.json").exists()
 
 
-def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
-    from common import runs
-
-    stem = tmp_path / "mnist-cnn" / "20260101-000000"
-    made = [runs._make_new(stem) for _ in range(3)]
-    assert [path.name for path in made] == [stem.name, f"{stem.name}-2", f"{stem.name}-3"]
-
-
 # Ctrl-C
 
 
@@ -402,11 +395,13 @@ def test_as_a_notebook_it_runs_from_top_to_bottom(offline, tmp_path, script):
     shown = [o for o in outputs if o.output_type == "display_data" and "image/png" in o.data]
     files = {path.name for path in run_folder(tmp_path / "outputs").iterdir()}
     assert files == next(case.files for case in LESSONS if case.script == script)
-    assert len(shown) == len([name for name in files if name.endswith(".png")])
+    redrawn = any(case.twice for case in LESSONS if case.script == script)  # curves.png
+    assert len(shown) == len([name for name in files if name.endswith(".png")]) + redrawn
 
 
 WHOLE = {  # what one epoch of the whole data gives, by the first option of the command
     "mnist.npz": (["train_mnist.py"], [54_000, 6_000, 10_000], 0.975),  # 3 seeds: 98.4 to 98.6%
+    "cifar-10-batches-py": (["train_cifar10.py"], [45_000, 5_000, 10_000], 0.35),
 }
 
 
