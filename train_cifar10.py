@@ -253,22 +253,22 @@ plots.curves(run.folder / "curves.png", history.history, title)
 # %%
 with device.scope():
     classifier = keras.Sequential([*model.layers, keras.layers.Softmax(dtype="float32")])
-results, probabilities = {}, {}
+results = {}
 sets = {"train": (undistorted, y_train), "validation": (validation, y_validation)}
 for part, (batches, labels) in (sets | {"test": (test, y_test)}).items():
-    probabilities[part] = classifier.predict(batches, verbose=0)
-    results[part] = evaluation.evaluate(labels, probabilities[part], class_names)
+    probabilities = classifier.predict(batches, verbose=0)  # the last: those of the test set
+    results[part] = evaluation.evaluate(labels, probabilities, class_names)
     print(f"{part:>10}: {results[part]['accuracy']:.2%} right, loss {results[part]['loss']:.4f}")
 print(
     "\nDuring fit, validation can exceed training: fit's training figures are means over an epoch\n"
     "in which the network still improves, with dropout and distortions, if any, at work. Those\n"
     "above are of the trained network, without either.\n"
 )
-report = evaluation.report(y_test, probabilities["test"], class_names)
+report = evaluation.report(y_test, probabilities, class_names)
 (run.folder / "report.txt").write_text(report, encoding="utf-8")
 print(report)
 
-matrix = evaluation.confusion_matrix(y_test, probabilities["test"])
+matrix = evaluation.confusion_matrix(y_test, probabilities)
 most_often = evaluation.most_confused(matrix, class_names)
 plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names, most_often)
 print(evaluation.most_confused(matrix, class_names, count=5).replace("; ", ";\n  "))
@@ -280,18 +280,17 @@ print(evaluation.most_confused(matrix, class_names, count=5).replace("; ", ";\n 
 # right in blue, wrong in red. Then the mistakes on test pictures that the network was surest of.
 
 # %%
+ten = x_validation[:10], y_validation[:10], classifier.predict(x_validation[:10], verbose=0)
 print("\nThe first ten pictures of the validation set:")
-for label, row in zip(y_validation[:10], probabilities["validation"][:10], strict=True):
+for _, label, row in zip(*ten, strict=True):
     guess = class_names[row.argmax()]
     print(f"  {class_names[label]:>10}, predicted {guess:>10} ({row.max():.0%})")
-judged = (x_validation, y_validation, probabilities["validation"], class_names)
 title = "The first ten pictures of the validation set, and what they are taken for"
-shown = range(len(x_validation))[:10]
-plots.predictions(run.folder / "predictions.png", *judged, shown, title)
-wrong = evaluation.mistakes(y_test, probabilities["test"])
-judged = (x_test, y_test, probabilities["test"], class_names)
+plots.predictions(run.folder / "predictions.png", *ten, class_names, range(len(ten[0])), title)
+predicted = (x_test, y_test, probabilities, class_names)
+wrong = evaluation.mistakes(y_test, probabilities)
 title = f"{len(wrong):,} of {len(x_test):,} are wrong; here the most confident of them"
-plots.predictions(run.folder / "mistakes.png", *judged, wrong[:20], title)
+plots.predictions(run.folder / "mistakes.png", *predicted, wrong[:20], title)
 
 # %% [markdown]
 # ## Save the model, and load it again
@@ -302,7 +301,7 @@ plots.predictions(run.folder / "mistakes.png", *judged, wrong[:20], title)
 # %%
 classifier.save(run.folder / "model.keras")
 loaded = keras.saving.load_model(run.folder / "model.keras")
-difference = np.abs(loaded.predict(test, verbose=0) - probabilities["test"]).max()
+difference = np.abs(loaded.predict(test, verbose=0) - probabilities).max()
 print(f"\nLoaded from model.keras, its probabilities differ by {difference:.1g} at the most")
 
 # %% [markdown]

@@ -112,7 +112,9 @@ if args.model == "cnn":
     distorted = [keras.ops.convert_to_numpy(augment(examples, training=True)) for _ in range(4)]
     title = "Mirrored and shifted, each is still of the same kind"
     plots.rows(run.folder / "augmented.png", [examples, *distorted], title)
-second = pipeline.training_batches(x_train, y_train, args.batch_size, augment, seed=args.seed)
+second_training = pipeline.training_batches(
+    x_train, y_train, args.batch_size, augment, seed=args.seed
+)
 
 # %% [markdown]
 # ## Build the model
@@ -179,8 +181,7 @@ plain_history = plain.fit(
 #   collar or a heel wherever it is: the same weights serve every place. Pooling keeps the strongest
 #   answer of 2x2 neighbors, the last one of the whole picture. Batch normalization brings each
 #   filter's answers to a mean of 0 and a spread of 1 over the batch (later, by running means of
-#   them), then scales and shifts them as it learns; it lets larger steps be taken. Mirrored and
-#   shifted pictures make single ones harder to remember.
+#   them), then scales and shifts them as it learns; it lets larger steps be taken.
 
 
 # %%
@@ -224,7 +225,7 @@ model.summary()
 # weight a little toward 0 at each step, so that none grows large for the sake of a few pictures.
 
 # %%
-steps = args.epochs * len(second)
+steps = args.epochs * len(second_training)
 warmup = steps // 5
 schedule = keras.optimizers.schedules.CosineDecay(
     0.0, decay_steps=steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
@@ -235,7 +236,7 @@ with device.scope():
     model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
 print("\nThe second network:")
 history = model.fit(
-    second,
+    second_training,
     validation_data=validation,
     epochs=args.epochs,
     shuffle=False,
@@ -248,7 +249,6 @@ history = model.fit(
 #
 # Both networks in one picture, training dashed. Where a solid line leaves its dashed one, the
 # network overfits; where the loss of validation rises besides, it grows surer of its mistakes.
-# An accuracy that is lower in training is no mistake: the evaluation says why.
 
 # %%
 best = plots.best_epoch(history.history)

@@ -70,15 +70,15 @@ plots.grid(run.folder / "examples.png", x_train[first], captions, title, len(cla
 # %% [markdown]
 # ## Prepare the input pipeline
 #
-# A tenth of the training pictures, the same share of each digit, is set aside for validation. All
+# A tenth of the training pictures, the same share of each class, is set aside for validation. All
 # choices were made on it, and it picks the best epoch: nothing is chosen on the test set.
 #
 # Small shifts, turns and zooms make new pictures of the same digits at every epoch. No flips: a
 # mirrored 2 is no digit, and a 6 on its head is a 9.
 #
-# The order matters: cache, shuffle, batch, augment, prefetch (the next batch, meanwhile). Augmented
-# before the cache, every epoch would repeat the distortions of the first. For arrays the cache
-# gains nothing; it saves files from being read and decoded at every epoch.
+# The order matters: cache, shuffle, batch, augment, prefetch (the next batches, meanwhile). With
+# augmentation before the cache, every epoch would repeat the distortions of the first. For arrays
+# the cache gains nothing; it saves files from being read and decoded at every epoch.
 
 # %%
 x_train, x_validation, y_train, y_validation = train_test_split(
@@ -110,7 +110,7 @@ plots.rows(run.folder / "augmented.png", [examples, *distorted], title)
 # answer to edges, later ones to shapes made of them. Pooling keeps the strongest answer of 2x2
 # neighbors, so that a small shift matters less. Dense layers weigh all answers; dropout silences
 # a random share of units in training, so that none relies on another. The last layer gives ten
-# logits: scores of any size, one a digit. `scope` shares the work where there are several GPUs.
+# logits: scores of any size, one per digit. `scope` shares the work where there are several GPUs.
 
 # %%
 with device.scope():
@@ -223,7 +223,7 @@ predicted = (x_test, y_test, probabilities, class_names)
 title = "The first twenty test pictures, as the network reads them"
 plots.predictions(run.folder / "predictions.png", *predicted, range(len(x_test))[:20], title)
 wrong = evaluation.mistakes(y_test, probabilities)
-title = f"{len(wrong)} of {len(x_test):,} are misread; these with the greatest confidence"
+title = f"{len(wrong):,} of {len(x_test):,} are wrong; here the most confident of them"
 plots.predictions(run.folder / "mistakes.png", *predicted, wrong[:20], title)
 
 # %% [markdown]

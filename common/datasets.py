@@ -176,13 +176,7 @@ def load_cifar10(data_dir, sample=False):
             `cifar10/`, where a download goes. The drawings go into its `sample/`.
         sample: Take the drawings at once.
 
-    Returns:
-        `(x_train, y_train), (x_test, y_test), source`: pictures as uint8 arrays of shape
-        (count, 32, 32, 3), labels 0 to 9 as uint8 of shape (count,), and a `Source`. The
-        source is also printed, in one line.
-
-    Raises:
-        DataError: A file that was found cannot be used. It is left as it is.
+    Returns and raises what `load_mnist` does; the pictures have the shape (count, 32, 32, 3).
     """
     data_dir, cache = Path(data_dir), keras_cache()
     places = [("folder", data_dir), ("folder", data_dir / "cifar10")]

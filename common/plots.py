@@ -45,7 +45,7 @@ def grid(path, pictures, captions, title, columns=10, *, colors=None):
         columns = -(-len(pictures) // rows)  # ten in rows of 5 and 5, not 7 and 3
     cell = WIDTH / columns
     lines = 1 + max((caption.count("\n") for caption in captions), default=0)
-    height = rows * (cell + 0.17 * lines) + 0.5
+    height = rows * (cell + 0.2 * lines) + 0.5 + (0.25 if _note else 0)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
