@@ -283,11 +283,7 @@ for name, network in {"plain": plain, "second": model}.items():
     accuracies = [results[name][part]["accuracy"] for part in sets]
     gaps.append(f"{100 * (accuracies[0] - accuracies[2]):.1f}")
     print("{:>8} {:8.2%} {:10.2%} {:9.2%}".format(name, *accuracies), f"  {gaps[-1]} points")
-print(
-    "\nDuring fit, validation can exceed training: fit's training figures are means over an epoch\n"
-    "in which the network still improves, with dropout and distortions, if any, at work. Those\n"
-    "above are of the trained network, without either.\n"
-)
+print(evaluation.ABOUT_FIT)
 title = f"Training minus test accuracy: plain network {gaps[0]} points, second {gaps[1]}"
 levels = [figures["test"]["accuracy"] for figures in results.values()]
 plots.curves(

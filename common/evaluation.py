@@ -3,6 +3,12 @@
 import numpy as np
 from sklearn import metrics
 
+ABOUT_FIT = """
+During fit, validation can exceed training: fit's training figures are means over an epoch
+in which the network still improves, with dropout and distortions, if any, at work. Those
+above are of the trained network, without either.
+"""
+
 
 def evaluate(labels, probabilities, class_names):
     """Judge predictions.
@@ -14,21 +20,23 @@ def evaluate(labels, probabilities, class_names):
 
     Returns:
         A dict: `loss` (mean cross-entropy in nats), `accuracy`, `macro_precision`,
-        `macro_recall`, `macro_f1` (means over classes, each counting the same), and `per_class`,
-        a dict by name of `precision`, `recall`, `f1` and `support`. All floats are from 0 to 1
-        but the loss. A class that is never predicted has a precision of 0.
+        `macro_recall`, `macro_f1` (means over the classes that occur in `labels`, each counting
+        the same), and `per_class`, a dict by name of `precision`, `recall`, `f1` and `support`.
+        All floats are from 0 to 1 but the loss. A class that is never predicted has a precision
+        of 0.
     """
     classes = range(len(class_names))
     predicted = probabilities.argmax(axis=1)
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0
     )
+    there = support > 0
     return {
         "loss": cross_entropy(labels, probabilities),
         "accuracy": float(metrics.accuracy_score(labels, predicted)),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
-        "macro_f1": float(f1.mean()),
+        "macro_precision": float(precision[there].mean()),
+        "macro_recall": float(recall[there].mean()),
+        "macro_f1": float(f1[there].mean()),
         "per_class": {
             name: {
                 "precision": float(precision[i]),

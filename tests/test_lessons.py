@@ -195,7 +195,7 @@ def test_the_learning_rate_rises_and_falls_to_zero(case, sample_run):
 
 def test_a_run_on_cifar10_ends_beside_the_other_model(case, sample_run):
     told = sample_run[0].stdout
-    named = ["The MLP of 8,932,362" in told, "The CNN of 648,730" in told]
+    named = ["The MLP of 8,932,362" in told, "The CNN of 1,168,266" in told]
     assert named == [case.name.startswith("cifar10")] * 2
 
 
