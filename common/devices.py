@@ -141,6 +141,13 @@ def _sifted_stderr():
         yield  # the user's own level wins; or there is nothing to come
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    with hold_stderr(lambda text: sift(text, card=has_nvidia_card)):
+        yield
+
+
+@contextlib.contextmanager
+def hold_stderr(passed):
+    """Hold back what is written to file descriptor 2; at the end, write `passed(text)` of it."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         real = os.dup(2)
@@ -155,8 +162,7 @@ def _sifted_stderr():
             faulthandler.enable(2) if was_enabled else faulthandler.disable()
             os.close(real)
             held.seek(0)
-            text = held.read().decode(errors="replace")
-            sys.stderr.write(sift(text, card=has_nvidia_card))
+            sys.stderr.write(passed(held.read().decode(errors="replace")))
 
 
 def sift(text, card):

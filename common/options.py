@@ -14,24 +14,26 @@ import tempfile
 from pathlib import Path
 
 # What a disk refuses, and the user can mend: it is full, the folder not writable.
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 _PACKAGES = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "requests", "PIL"}
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
 
 
-def parse(description, *, epochs, batch_size, learning_rate):
+def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     """Read and check the options of a lesson; end the program at a wrong one.
 
     Args:
         description: The lesson's docstring; its title and first paragraph head `--help`.
         epochs, batch_size, learning_rate: The lesson's defaults. Where it teaches several
             models, dicts with a default for each; the first model is the default one.
+        image_size: Where it reads folders of pictures: the side that they get, in pixels.
 
     Returns:
         An `argparse.Namespace` with `epochs`, `batch_size`, `learning_rate`, `seed`,
-        `data_dir`, `sample`, `output_dir`, `precision` and `show`, and with `model` where
-        there are several. In a notebook's cell, where the command line belongs to the kernel,
-        these are the defaults.
+        `data_dir`, `sample`, `output_dir`, `precision` and `show`; with `model` where there
+        are several; where it reads folders, with `pictures`, `min_images` (None where they are
+        not given), `image_size`, `cache` and `skip_baseline`. In a notebook's cell, where the
+        command line belongs to the kernel, these are the defaults.
     """
     parser = _Parser(
         description="\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]),
@@ -109,6 +111,8 @@ def parse(description, *, epochs, batch_size, learning_rate):
         action="store_true",
         help="also open each picture in a window; close it to go on",
     )
+    if image_size:
+        _add_folder_options(parser, image_size)
     if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is imported
         parser.error(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     if "ipykernel" in sys.modules:
@@ -116,9 +120,43 @@ def parse(description, *, epochs, batch_size, learning_rate):
         in_cell = not hasattr(sys.modules["__main__"], "__file__")
         return parser.parse_args([] if in_cell else None)
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(line_buffering=True)  # `... | tee log` shows each line at once
+        # `... | tee log` shows each line at once; names that a console cannot show are spelled.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     _answer_mistakes(parser.prog)
     return parser.parse_args()
+
+
+def _add_folder_options(parser, image_size):
+    """The options of a lesson that reads folders of pictures, one folder a class."""
+    parser.add_argument(
+        "--pictures",
+        type=_existing_folder,
+        metavar="DIR",
+        help="folder with a folder of pictures for each class (default: DATA_DIR/simpsons)",
+    )
+    parser.add_argument(
+        "--min-images",
+        type=_whole,
+        metavar="N",
+        help="leave out classes with fewer pictures (default: 2; of Kaggle's 42 characters: 290)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=_side,
+        default=image_size,
+        metavar="N",
+        help="width and height that the network sees, in pixels",
+    )
+    parser.add_argument(
+        "--cache",
+        choices=["auto", "memory", "disk"],
+        default="auto",
+        help="where decoded pictures are kept; auto: on disk where memory is short",
+    )
+    parser.add_argument(
+        "--skip-baseline", action="store_true", help="train the second network only"
+    )
+    parser.epilog += f"  python {parser.prog} --pictures photos   pictures of your own\n"
 
 
 class _OfModel(dict):
@@ -150,6 +188,8 @@ class _Parser(argparse.ArgumentParser):
         for option, value in vars(found).items():
             if isinstance(value, _OfModel):
                 setattr(found, option, value[found.model])
+        if found.sample and getattr(found, "pictures", None):
+            self.error("argument --pictures: not with --sample, which has its own")
         try:
             _probe(found.output_dir)  # here, because no default passes through its type
         except argparse.ArgumentTypeError as error:
@@ -167,6 +207,13 @@ def _whole(text):
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _side(text):
+    number = _whole(text)
+    if not 32 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 32 to 1024")
     return number
 
 
@@ -197,6 +244,13 @@ def _folder(text):
     return path
 
 
+def _existing_folder(text):
+    path = _folder(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
+    return path
+
+
 def _probe(path):
     """Raise ArgumentTypeError unless a folder can be made at `path`; leave nothing behind."""
     nearest = next(p for p in [path, *path.absolute().parents] if p.exists())
@@ -224,7 +278,7 @@ def _answer_mistakes(name):
         elif issubclass(kind, ModuleNotFoundError) and error.name in _PACKAGES:
             hint = "pip install -r requirements.txt brings all that is needed"
             print(f"{name}: error: {error.name} is not installed; {hint}.", file=sys.stderr)
-        elif issubclass(kind, OSError) and error.errno in _DISK:
+        elif issubclass(kind, OSError) and error.errno in DISK:
             where = f"{error.filename}: " if error.filename else ""
             hint = "Make room, or choose another --output-dir or --data-dir."
             print(f"{name}: error: {where}{error.strerror}. {hint}", file=sys.stderr)
@@ -232,4 +286,5 @@ def _answer_mistakes(name):
             sys.__excepthook__(kind, error, traceback)
 
     signal.signal(signal.SIGINT, interrupted)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made for a while is removed
     sys.excepthook = answer

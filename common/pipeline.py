@@ -1,8 +1,15 @@
-"""Arrays -> tf.data, in the one order: cache, shuffle, batch, augment, prefetch."""
+"""Arrays or files -> tf.data, in the one order: cache, shuffle, batch, augment, prefetch."""
 
+import atexit
+import contextlib
+import math
 import os
+import shutil
+import tempfile
 import weakref
+from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 # As many batches are distorted at a time as there are cores, and four are kept ready. Not
@@ -11,6 +18,10 @@ import tensorflow as tf
 # epoch and up to four seconds in the next; these two numbers were as fast, without the wait.
 PARALLEL = os.cpu_count() or 1
 READY = 4
+
+
+class PipelineError(Exception):
+    """Pictures that could not be read or kept; the message says why."""
 
 
 def training_batches(x, y, batch_size, augment=None, *, seed=0):
@@ -26,15 +37,8 @@ def training_batches(x, y, batch_size, augment=None, *, seed=0):
     Returns:
         A `tf.data.Dataset` of (pictures, labels) with every picture once.
     """
-    dataset = _cached(x, y).shuffle(len(x), seed=seed).batch(batch_size)
-    if augment is not None:
-        # Batches that are distorted at the same time may draw the same numbers from the layers'
-        # generator; each picture of a batch has its own all the same.
-        dataset = dataset.map(
-            lambda pictures, labels: (augment(pictures, training=True), labels),
-            num_parallel_calls=PARALLEL,
-        )
-    return dataset.prefetch(READY)
+    dataset = _cached(x, y).shuffle(len(x), seed=seed)
+    return _batches(dataset, batch_size, augment)
 
 
 def evaluation_batches(x, y, batch_size):
@@ -45,10 +49,107 @@ def evaluation_batches(x, y, batch_size):
     return _cached(x, y).batch(batch_size).prefetch(READY)
 
 
+def cached(dataset, where, folder):
+    """Decode the pictures of a dataset once, and keep them as bytes.
+
+    Args:
+        dataset: Pairs of one picture, shape (height, width, channels), values 0 to 255 of any
+            type, and its label; `keras.utils.image_dataset_from_directory` with
+            `batch_size=None` gives such.
+        where: `memory`; `disk`; or `auto`: on disk where they would take more than a quarter
+            of the memory that is free.
+        folder: In which a file is made for a cache on disk; it goes when the program ends.
+
+    Returns:
+        A `tf.data.Dataset` of uint8 pictures and labels, in the order of `dataset`; and the
+        labels, an array of shape (count,).
+
+    Raises:
+        PipelineError: A file cannot be read any more, or the disk is full.
+    """
+    shape = dataset.element_spec[0].shape
+    size = len(dataset) * math.prod(shape)
+    if where == "auto":
+        where = "disk" if size > _free_memory() / 4 else "memory"
+    path = ""  # memory
+    if where == "disk":
+        path = tempfile.mkdtemp(prefix="cache-", dir=folder)
+        atexit.register(shutil.rmtree, path, ignore_errors=True)
+        path = os.path.join(path, "pictures")
+
+    def to_bytes(picture, label):
+        return tf.cast(tf.round(picture), tf.uint8), label
+
+    dataset = dataset.map(to_bytes, num_parallel_calls=PARALLEL).with_options(_without_autotuner())
+    dataset = dataset.cache(path)
+    # Read to its end here: a cache that is only begun is thrown away, or on disk refused.
+    try:
+        labels = np.array([int(label) for _, label in dataset.prefetch(READY)])
+    except tf.errors.OpError as error:  # a file that went, or a disk that is full
+        reason = error.message.split("}} ")[-1].split("\n")[0]
+        raise PipelineError(f"the pictures could not be read and cached: {reason}") from None
+    print(f"Decoded {len(labels):,} pictures; kept in {where}, {size / 2**20:,.0f} MB", flush=True)
+    return dataset, labels
+
+
+def training_batches_of(cached, batch_size, augment=None, *, seed=0):
+    """Batches to train on, of a dataset of `cached`; as `training_batches` makes them of arrays.
+
+    Not all pictures may fit in the memory that shuffling takes: the next one is drawn from
+    as many as fit in 256 MB, at least ten batches.
+    """
+    room = 2**28 // math.prod(cached.element_spec[0].shape)
+    buffer = min(len(cached), max(room, 10 * batch_size))
+    return _batches(cached.shuffle(buffer, seed=seed), batch_size, augment)
+
+
+def evaluation_batches_of(cached, batch_size):
+    """Batches to validate or test on, of a dataset of `cached`: in its order, never distorted."""
+    return cached.batch(batch_size).prefetch(READY)
+
+
+def pick(cached, indices):
+    """The pictures of these indices, in their order: a uint8 array, (count, height, ...)."""
+    picked = np.empty((len(indices), *cached.element_spec[0].shape), np.uint8)
+    indices = np.asarray(indices)
+    for i, (picture, _) in enumerate(cached.take(int(indices.max(initial=-1)) + 1)):
+        picked[indices == i] = picture
+    return picked
+
+
+def _batches(dataset, batch_size, augment):
+    dataset = dataset.batch(batch_size)
+    if augment is not None:
+        # Batches that are distorted at the same time may draw the same numbers from the layers'
+        # generator; each picture of a batch has its own all the same.
+        dataset = dataset.map(
+            lambda pictures, labels: (augment(pictures, training=True), labels),
+            num_parallel_calls=PARALLEL,
+        )
+    return dataset.prefetch(READY)
+
+
 def _cached(x, y):
+    dataset = tf.data.Dataset.from_tensor_slices((_tensor(x), y)).cache()
+    return dataset.with_options(_without_autotuner())
+
+
+def _without_autotuner():
     options = tf.data.Options()
     options.autotune.enabled = False
-    return tf.data.Dataset.from_tensor_slices((_tensor(x), y)).cache().with_options(options)
+    return options
+
+
+def _free_memory():
+    """Bytes of memory that are free, as far as the system and a container's limit tell."""
+    free = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        with open("/proc/meminfo", encoding="ascii") as file:
+            line = next(line for line in file if line.startswith("MemAvailable:"))
+        free.append(int(line.split()[1]) * 1024)
+    with contextlib.suppress(OSError, ValueError):  # of a container; "max": no limit
+        free.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return min(free) if free else 8 * 2**30
 
 
 _tensors = {}

@@ -28,6 +28,7 @@ def set_note(text):
 def set_up(show):
     """Choose where pictures go besides their files: `show` opens a window for each."""
     global _show
+    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
     if show:
         _show = True
         if matplotlib.get_backend().lower() == "agg":
@@ -52,6 +53,19 @@ def grid(path, pictures, captions, title, columns=10, *, colors=None):
     for i, (axis, picture, caption) in enumerate(zip(axes.flat, pictures, captions, strict=False)):
         _picture(axis, picture)
         axis.set_title(caption, fontsize=9, pad=3, color=colors[i] if colors else "black")
+    figure.suptitle(title, fontsize=12)
+    _finish(figure, path)
+
+
+def counts(path, counts, class_names, title):
+    """How many pictures each class has, as bars."""
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.28 * len(counts)))
+    bars = axis.barh(range(len(counts)), counts, color=RIGHT)
+    axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
+    axis.set_yticks(range(len(counts)), class_names)
+    axis.invert_yaxis()
+    axis.set_xlabel("Pictures")
+    axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=12)
     _finish(figure, path)
 
@@ -161,17 +175,16 @@ def confusion_matrix(path, matrix, class_names, title):
     """Counts of true classes (rows) taken for predicted ones (columns), mistakes in red."""
     count = len(class_names)
     wrong = matrix - np.diag(np.diag(matrix))
-    figure, axis = plt.subplots(figsize=(WIDTH, 6.4))
+    figure, axis = plt.subplots(figsize=(WIDTH, 6.4 if count <= 10 else 7.6))
+    size = min(10, 120 / count)  # points: 6 of them for 20 classes
     shades = np.ma.masked_equal(wrong, 0)  # no mistake: white
     axis.imshow(shades, cmap="Reds", vmin=0, vmax=max(1, 2 * wrong.max()))
     for i in range(count):
         for j in range(count):
             if matrix[i, j]:
-                weight = "bold" if i == j else "normal"
-                color = RIGHT if i == j else "black"
-                axis.text(
-                    j, i, f"{matrix[i, j]:,}", ha="center", va="center", color=color, weight=weight
-                )
+                style = {"color": RIGHT, "weight": "bold"} if i == j else {"color": "black"}
+                text = f"{matrix[i, j]:,}"
+                axis.text(j, i, text, ha="center", va="center", fontsize=size, **style)
     slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
     axis.set_xticks(range(count), class_names, **(slant if max(map(len, class_names)) > 5 else {}))
     axis.set_yticks(range(count), class_names)

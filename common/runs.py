@@ -18,6 +18,9 @@ import numpy as np
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
 
 
+_PARTS = "train", "validation", "test"
+
+
 class TrainingError(Exception):
     """A training that cannot be gone on with; the message says why and what to do."""
 
@@ -52,12 +55,13 @@ class Run:
             source: The `datasets.Source`.
             parameters: Number of the model's parameters.
             history: What `fit` returned.
-            results: Dict of `train`, `validation` and `test`, each of `evaluation.evaluate`.
+            results: Dict of `train`, `validation` and `test`, each of `evaluation.evaluate`;
+                of further tests, too, where there are any.
             baseline: The last three of the first model, where there is one.
         """
         counts = {
-            part: sum(figures["support"] for figures in result["per_class"].values())
-            for part, result in results.items()
+            part: sum(figures["support"] for figures in results[part]["per_class"].values())
+            for part in _PARTS
         }
         test = results["test"]
         record = {
@@ -81,6 +85,8 @@ class Run:
             **_training(self.callbacks, parameters, history, results),
             "per_class": test["per_class"],
         }
+        if further := {part: results[part] for part in results if part not in _PARTS}:
+            record["further_tests"] = {part: _summary(further[part]) for part in further}
         if baseline:
             record["baseline"] = _training(self.baseline_callbacks, *baseline)
         partial = self.folder / "results.json.part"
@@ -100,7 +106,7 @@ def _training(callbacks, parameters, history, results):
         "fit_seconds": round(file.seconds, 1),
         "train": _only(results["train"], "loss", "accuracy"),
         "validation": _only(results["validation"], "loss", "accuracy"),
-        "test": {k: v for k, v in results["test"].items() if k != "per_class"},
+        "test": _summary(results["test"]),
     }
 
 
@@ -166,6 +172,10 @@ def _remove_if_empty(folder):
 
 def _plain(value):
     return str(value) if isinstance(value, Path) else value
+
+
+def _summary(results):
+    return {key: value for key, value in results.items() if key != "per_class"}
 
 
 def _only(results, *keys):

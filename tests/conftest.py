@@ -48,5 +48,5 @@ def lesson(offline):
 
 def run_folder(output_dir):
     """The only run folder under `output_dir`."""
-    (folder,) = output_dir.glob("*/*")
+    (folder,) = (path for path in output_dir.glob("*/*") if path.is_dir())
     return folder

@@ -1,8 +1,9 @@
-"""The drawings: in CIFAR-10's format, varied, the same for the same seed."""
+"""The drawings: in the formats they stand in for, varied, the same for the same seed."""
 
 import pickle
 
 import numpy as np
+from PIL import Image
 
 from common import samples
 
@@ -45,3 +46,21 @@ def test_no_single_pixel_tells_the_class():
     nearest = ((test[:, None] - means) ** 2).sum(axis=-1).argmin(axis=1)
     # 10% is guessing; the class whose mean picture is nearest was right for 12%.
     assert (nearest == drawn["y_test"]).mean() < 0.2
+
+
+def test_cartoons_have_kaggles_layout_mixed_sizes_and_unequal_classes(tmp_path):
+    folder = tmp_path / "sample" / "simpsons"
+    samples.write_cartoons(folder, most=20)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing half made
+    persons = sorted((folder / "simpsons_dataset").iterdir())
+    counts = [len(list(person.glob("pic_????.jpg"))) for person in persons]
+    assert counts == [20, 10, 7, 5, 4]
+    names = {f"{person.name}_{i}.jpg" for person in persons for i in range(20)}
+    assert {path.name for path in (folder / "kaggle_simpson_testset").iterdir()} == names
+    sizes = {Image.open(path).size for path in folder.rglob("*.jpg")}
+    assert len(sizes) > 50
+    assert Image.open(persons[0] / "pic_0000.jpg").format == "JPEG"
+
+    samples.write_cartoons(tmp_path / "again", most=20)
+    for path in folder.rglob("*.jpg"):
+        assert path.read_bytes() == (tmp_path / "again" / path.relative_to(folder)).read_bytes()
