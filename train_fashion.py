@@ -317,7 +317,7 @@ plots.predictions(run.folder / "mistakes.png", *predicted, wrong[:20], title)
 
 # %%
 picture = x_test[:1]
-row = classifier.predict(picture, verbose=0)
+row = keras.ops.convert_to_numpy(classifier(picture))  # `predict` is for many batches
 print(f"One picture, of shape {picture.shape}, gives probabilities of shape {row.shape}:")
 print(f"{class_names[row[0].argmax()]} ({row[0].max():.1%}); it is: {class_names[y_test[0]]}")
 

@@ -120,6 +120,8 @@ def load(args):
     known = [(path, _of_test(path)) for path in published if path in checked]
     known = sorted((names.index(name), path) for path, name in known if name in names)
     known = [(path, names[label]) for label, path in known]
+    if published and (strange := sum(path in checked for path in published) - len(known)):
+        print(f"Published test pictures of no class that is learned, left out: {strange:,}")
     return pictures, _pictures(names, known, checked) if known else None, source
 
 

@@ -168,7 +168,7 @@ assert ran["device"].strategy.num_replicas_in_sync == 2
 """
 
 
-@pytest.mark.parametrize("script", ["train_mnist.py", "train_fashion.py", "train_cifar10.py"])
+@pytest.mark.parametrize("script", sorted(path.name for path in REPO.glob("train_*.py")))
 def test_the_lesson_trains_on_two_devices(tmp_path, offline, script):
     """Two logical CPU devices share each batch; the figures agree with those of `evaluate`."""
     command = [script, "--sample", "--epochs", "2", "--output-dir", str(tmp_path)]

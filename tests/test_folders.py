@@ -66,7 +66,7 @@ def test_classes_are_the_folders_and_labels_their_places(load, tmp_path):
     assert (source.kind, source.path) == ("folder", tmp_path / "photos")
 
 
-def test_kaggles_layout_is_found_however_deep_and_its_copy_is_no_class(load, tmp_path):
+def test_kaggles_layout_is_found_however_deep_and_its_copy_is_no_class(load, tmp_path, capsys):
     top = tmp_path / "data" / "simpsons" / "archive" / "simpsons_dataset"
     for i, name in enumerate(["homer", "lisa"]):
         fill(top / name, 4, i)
@@ -80,6 +80,9 @@ def test_kaggles_layout_is_found_however_deep_and_its_copy_is_no_class(load, tmp
     assert len(pictures.paths) == 8
     assert [path.name for path in published.paths] == ["homer_0.jpg", "homer_1.jpg", "lisa_0.jpg"]
     assert published.labels.tolist() == [0, 0, 1]
+    assert "Published test pictures of no class that is learned, left out: 2\n" in (
+        capsys.readouterr().out
+    )
 
 
 def test_42_classes_are_kaggles_and_keep_those_with_290_pictures(load, tmp_path, capsys):

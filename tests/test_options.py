@@ -5,7 +5,7 @@ import os
 import pytest
 
 TWO_MODELS = ["train_fashion.py", "train_cifar10.py"]
-LESSONS = ["train_mnist.py", *TWO_MODELS]
+LESSONS = ["train_mnist.py", *TWO_MODELS, "train_simpsons.py"]
 
 MISTAKES = [
     (["--epochs", "0"], "argument --epochs: '0' is not a whole number of at least 1"),
@@ -64,7 +64,28 @@ def test_help_names_every_option_with_its_default_and_ends_with_examples(lesson,
     names = "epochs batch-size learning-rate seed data-dir sample output-dir precision show"
     for name in names.split():
         assert "(default: " in described.split(f" --{name} ")[1].split(" --")[0], name
-    assert examples.count(f"python {script} --") == (3 if script in TWO_MODELS else 2)
+    assert examples.count(f"python {script} --") == (2 if script == LESSONS[0] else 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--image-size", "16"], "argument --image-size: '16' is not a whole number from 32"),
+        (["--min-images", "none"], "argument --min-images: 'none' is not a whole number"),
+        (["--pictures", "nowhere"], "argument --pictures: there is no folder 'nowhere'"),
+        (["--pictures", "LICENSE"], "argument --pictures: 'LICENSE' is not a folder"),
+        (["--pictures", "tests", "--sample"], "argument --pictures: not with --sample"),
+        (["--cache", "tape"], "argument --cache: invalid choice: 'tape'"),
+        (["--skip-basline"], "unknown option --skip-basline; did you mean --skip-baseline?"),
+    ],
+    ids=str,
+)
+def test_a_mistake_about_folders_is_answered_in_one_line(lesson, tmp_path, arguments, answer):
+    done = lesson(LESSONS[-1], "--output-dir", tmp_path, *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{LESSONS[-1]}: error: {answer}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("script", TWO_MODELS)

@@ -15,6 +15,8 @@ ROWS = [
     ("python train_fashion.py --model cnn", "fashion-cnn", "seed-?", None),
     ("python train_cifar10.py", "cifar10-mlp", "seed-?", None),
     ("python train_cifar10.py --model cnn", "cifar10-cnn", "seed-?", None),
+    ("python train_simpsons.py --pictures five", "simpsons-cnn", "five-seed-?", "baseline"),
+    ("python train_simpsons.py --pictures five", "simpsons-cnn", "five-seed-?", None),
 ]
 
 
@@ -54,5 +56,6 @@ def test_a_script_is_as_short_as_it_promises():
         ("train_mnist.py", 250),
         ("train_fashion.py", 350),
         ("train_cifar10.py", 350),
+        ("train_simpsons.py", 370),
     ]:
         assert len((REPO / path).read_text(encoding="utf-8").splitlines()) <= limit, path
