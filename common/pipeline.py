@@ -88,7 +88,8 @@ def cached(dataset, where, folder):
     except tf.errors.OpError as error:  # a file that went, or a disk that is full
         reason = error.message.split("}} ")[-1].split("\n")[0]
         raise PipelineError(f"the pictures could not be read and cached: {reason}") from None
-    print(f"Decoded {len(labels):,} pictures; kept in {where}, {size / 2**20:,.0f} MB", flush=True)
+    kept = f"{size / 2**20:,.0f} MB, {'on disk' if path else 'in memory'}"
+    print(f"Decoded {len(labels):,} pictures: {kept}", flush=True)
     return dataset, labels
 
 

@@ -135,7 +135,7 @@ def test_a_file_that_went_is_one_line(tmp_path):
 
 def test_where_memory_is_short_the_cache_is_on_disk(pictures, tmp_path, monkeypatch, capsys):
     dataset = tf.data.Dataset.from_tensor_slices(pictures)
-    for free, where in [(5 * pictures[0].nbytes, "memory"), (3 * pictures[0].nbytes, "disk")]:
+    for free, where in [(5 * pictures[0].nbytes, "in memory"), (3 * pictures[0].nbytes, "on disk")]:
         monkeypatch.setattr(pipeline, "_free_memory", lambda free=free: free)
         pipeline.cached(dataset, "auto", tmp_path)
-        assert f"kept in {where}, " in capsys.readouterr().out
+        assert f"pictures: 0 MB, {where}\n" in capsys.readouterr().out
