@@ -202,8 +202,8 @@ if not args.skip_baseline:
     networks["plain"] = plain
     curves = histories["plain"].history
     print(f"\nIn its last epoch, {curves['accuracy'][-1]:.1%} of the training pictures are right,")
-    print(f"and {curves['val_accuracy'][-1]:.1%} of the others; the loss of those is at", end=" ")
-    print(f"{curves['val_loss'][-1]:.2f} and was {min(curves['val_loss']):.2f} at its best.")
+    print(f"and {curves['val_accuracy'][-1]:.1%} of the others; the loss of those, at its lowest")
+    print(f"{min(curves['val_loss']):.2f}, is {curves['val_loss'][-1]:.2f} now.")
 
 # %% [markdown]
 # ## Train a second model, against overfitting

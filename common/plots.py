@@ -40,7 +40,8 @@ def set_up(show):
 
 def grid(path, pictures, captions, title, columns=10, *, colors=None):
     """Pictures in rows of `columns`, or of as many as the captions leave room for."""
-    columns = min(columns, _room_for(captions))
+    size = 9 if _room_for(captions, 9) >= min(5, columns) else 7  # points
+    columns = min(columns, _room_for(captions, size))
     rows = max(1, -(-len(pictures) // columns))
     if rows > 1:
         columns = -(-len(pictures) // rows)  # ten in rows of 5 and 5, not 7 and 3
@@ -52,8 +53,8 @@ def grid(path, pictures, captions, title, columns=10, *, colors=None):
         axis.axis("off")
     for i, (axis, picture, caption) in enumerate(zip(axes.flat, pictures, captions, strict=False)):
         _picture(axis, picture)
-        axis.set_title(caption, fontsize=9, pad=3, color=colors[i] if colors else "black")
-    figure.suptitle(title, fontsize=12)
+        axis.set_title(caption, fontsize=size, pad=3, color=colors[i] if colors else "black")
+    _title(figure, title)
     _finish(figure, path)
 
 
@@ -66,7 +67,7 @@ def counts(path, counts, class_names, title):
     axis.invert_yaxis()
     axis.set_xlabel("Pictures")
     axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     _finish(figure, path)
 
 
@@ -76,7 +77,7 @@ def pixels(path, picture, title):
     shades = axis.imshow(picture[..., 0], cmap="gray_r", vmin=0, vmax=255)
     figure.colorbar(shades, ax=axis, label="Value of a pixel", ticks=[0, 50, 100, 150, 200, 255])
     axis.set(xlabel="Column", ylabel="Row")
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     _finish(figure, path)
 
 
@@ -93,7 +94,7 @@ def rows(path, groups, title, names=("as it is", "distorted", "again")):
             axis.spines[:].set_visible(False)
         for axis, picture in zip(row, pictures, strict=False):
             _picture(axis, picture)
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     _finish(figure, path)
 
 
@@ -139,7 +140,7 @@ def curves(path, history, title, *, baseline=None, names=("plain", "second"), te
         axes[0].legend(frameon=False)
     axes[1].set_ylabel("Accuracy")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     _finish(figure, path, foot=0.85 if baseline else 0)
 
 
@@ -195,7 +196,7 @@ def confusion_matrix(path, matrix, class_names, title):
     axis.grid(which="minor", color="lightgrey", linewidth=0.5)
     axis.tick_params(which="both", length=0)
     axis.spines[:].set_color("lightgrey")
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     _finish(figure, path)
 
 
@@ -245,14 +246,19 @@ def probabilities(path, pictures, labels, probabilities, class_names, which, tit
         bars.tick_params(axis="x", labelsize=7, length=2)
         bars.tick_params(axis="y", length=0)
         bars.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=12)
+    _title(figure, title)
     _finish(figure, path)
 
 
-def _room_for(captions):
-    """How many of these captions fit side by side: 9 points are 0.078 inches a character."""
+def _room_for(captions, size):
+    """How many captions of `size` points fit side by side: at 9, a character takes 0.078 inches."""
     longest = max((len(line) for caption in captions for line in caption.split("\n")), default=0)
-    return max(1, int(WIDTH / (0.1 + 0.078 * longest)))
+    return max(1, int(WIDTH / (0.1 + 0.078 * size / 9 * longest)))
+
+
+def _title(figure, title):
+    """At the same distance from the top, however tall the figure is."""
+    figure.suptitle(title, fontsize=12, y=1 - 0.07 / figure.get_figheight())
 
 
 def _verdicts(labels, probabilities, class_names):

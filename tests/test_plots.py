@@ -109,3 +109,19 @@ def test_right_and_wrong_differ_by_more_than_color():
 def test_show_without_a_screen_says_so(capsys):
     plots.set_up(show=True)
     assert "no window can be opened" in capsys.readouterr().out
+
+
+def test_a_title_stands_clear_of_the_captions_of_a_tall_picture(tmp_path):
+    generator = np.random.default_rng(0)
+    names = ["abraham_grampa_simpson", "lisa_simpson"]
+    predicted = (
+        generator.integers(0, 256, (20, 16, 16, 3), dtype=np.uint8),
+        np.tile([0, 1], 10),
+        np.tile([[0.2, 0.8]], (20, 1)),
+    )
+    plots.predictions(tmp_path / "tall.png", *predicted, names, range(20), "A title")
+    picture = plt.imread(tmp_path / "tall.png")[..., :3]
+    assert picture.shape[0] > 1500
+    ink = np.flatnonzero((picture < 0.9).any(axis=(1, 2)))
+    title = ink[: np.argmax(np.diff(ink) > 1) + 1]
+    assert len(title) < 35  # 12 points at 150 dots an inch, and no caption with them
