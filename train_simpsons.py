@@ -334,12 +334,12 @@ for name, chosen, title in [
     plots.predictions(run.folder / name, *shown, class_names, range(len(chosen)), title)
 
 # %% [markdown]
-# A single picture, from a file that is not in the training: read, resized, and made a batch of one.
+# A single picture, from a file that is not in the training: read and resized as Keras did it with
+# the others, and made a batch of one.
 
 # %%
 file = (published or parts["test"]).paths[0]
-resize = keras.layers.Resizing(args.image_size, args.image_size, pad_to_aspect_ratio=True)
-picture = resize(keras.utils.img_to_array(keras.utils.load_img(file)))
+picture = folders.read(file, args.image_size)
 (row,) = keras.ops.convert_to_numpy(classifier(picture[np.newaxis]))
 print(f"{file}:\n  {class_names[row.argmax()]} ({row.max():.1%})")
 

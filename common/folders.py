@@ -225,6 +225,25 @@ def link(parts):
     return place
 
 
+def read(path, side):
+    """Read one picture as `keras.utils.image_dataset_from_directory` reads those of a folder.
+
+    That is with `pad_to_aspect_ratio=True`, by TensorFlow's `resize_with_pad`. Keras's layer
+    `Resizing` smooths besides: not what a network has learned from.
+
+    Returns:
+        Its bytes, uint8, shape (side, side, 3).
+
+    Raises:
+        tf.errors.OpError: It cannot be opened or decoded.
+    """
+    with tf.device("CPU"):
+        content = tf.io.read_file(str(path))
+        picture = tf.image.decode_image(content, channels=3, expand_animations=False)
+        picture = tf.image.resize_with_pad(picture, side, side)
+        return tf.cast(tf.round(picture), tf.uint8).numpy()
+
+
 # Finding
 
 

@@ -5,6 +5,7 @@ Each function draws one picture and writes it to `path`. Pictures are uint8 arra
 what a picture answers, the lesson says.
 """
 
+import gc
 import sys
 
 import matplotlib
@@ -294,3 +295,4 @@ def _finish(figure, path, foot=0.0):
     if _show:
         plt.show()
     plt.close(figure)
+    gc.collect()  # a figure's parts hold each other: 10 to 20 MB until then

@@ -408,3 +408,26 @@ def test_linked_folders_are_what_keras_reads(films):
     labels = [int(label) for _, label in ordered]
     assert labels == parts["test"].labels.tolist()
     assert sorted(path.name for path in place.iterdir()) == sorted(parts)
+
+
+def test_a_single_picture_is_read_as_keras_reads_a_folder(tmp_path):
+    import keras
+
+    names = sorted(("wide.jpg", "high.png", "small.png"))
+    for name, size in zip(names, [(40, 97), (13, 9), (201, 80)], strict=True):
+        scene(3).resize(size).save(tmp_path / name)
+    odd_but_readable(tmp_path)
+    dataset = keras.utils.image_dataset_from_directory(
+        tmp_path,
+        labels=None,
+        batch_size=None,
+        image_size=(32, 32),
+        pad_to_aspect_ratio=True,
+        shuffle=False,
+        verbose=False,
+    )
+    assert len(dataset.file_paths) == 9
+    for path, picture in zip(dataset.file_paths, dataset, strict=True):
+        read = folders.read(path, 32)
+        assert read.dtype == np.uint8
+        np.testing.assert_array_equal(read, np.round(picture))

@@ -226,10 +226,7 @@ def sample_test_set(lesson, folder):
         options |= {"data_dir": folder.parent / "data", "output_dir": folder}
         pictures, _, _ = folders.load(SimpleNamespace(**options))
         test = folders.split(pictures, folders.near_duplicates(pictures), seed=0)["test"]
-        resize = keras.layers.Resizing(64, 64, pad_to_aspect_ratio=True)
-        read = [keras.utils.img_to_array(keras.utils.load_img(path)) for path in test.paths]
-        x = np.stack([keras.ops.convert_to_numpy(resize(picture)) for picture in read])
-        return x.round().astype(np.uint8), test.labels
+        return np.stack([folders.read(path, 64) for path in test.paths]), test.labels
     loaders = {
         "mnist": datasets.load_mnist,
         "fashion": datasets.load_fashion_mnist,
