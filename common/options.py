@@ -35,7 +35,7 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         not given), `image_size`, `cache` and `skip_baseline`. In a notebook's cell, where the
         command line belongs to the kernel, these are the defaults.
     """
-    parser = _Parser(
+    parser = _LessonParser(
         description="\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]),
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
@@ -119,10 +119,7 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         # A cell has no command line; `%run train_mnist.py --epochs 3` has one, and is a file.
         in_cell = not hasattr(sys.modules["__main__"], "__file__")
         return parser.parse_args([] if in_cell else None)
-    if hasattr(sys.stdout, "reconfigure"):
-        # `... | tee log` shows each line at once; names that a console cannot show are spelled.
-        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    _answer_mistakes(parser.prog)
+    answer_mistakes(parser.prog)
     return parser.parse_args()
 
 
@@ -130,7 +127,7 @@ def _add_folder_options(parser, image_size):
     """The options of a lesson that reads folders of pictures, one folder a class."""
     parser.add_argument(
         "--pictures",
-        type=_existing_folder,
+        type=existing_folder,
         metavar="DIR",
         help="folder with a folder of pictures for each class (default: DATA_DIR/simpsons)",
     )
@@ -159,6 +156,10 @@ def _add_folder_options(parser, image_size):
     parser.epilog += f"  python {parser.prog} --pictures photos   pictures of your own\n"
 
 
+class Mistake(Exception):
+    """What the user can mend; the message says how."""
+
+
 class _OfModel(dict):
     """A default for each model; in `--help`, all of them."""
 
@@ -174,8 +175,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     """Defaults behind each option; description and examples as they are written."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser that answers a mistake with one line, and with the likely name."""
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that answers a mistake with one line, and with the likely name."""
 
     def parse_args(self, args=None):
         found, unknown = self.parse_known_args(args)
@@ -185,6 +186,17 @@ class _Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.75)
             hint = f"did you mean --{near[0]}?" if near else "see --help"
             self.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name}; {hint}")
+        return found
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+class _LessonParser(Parser):
+    """What the options of a lesson must hold besides."""
+
+    def parse_args(self, args=None):
+        found = super().parse_args(args)
         for option, value in vars(found).items():
             if isinstance(value, _OfModel):
                 setattr(found, option, value[found.model])
@@ -195,9 +207,6 @@ class _Parser(argparse.ArgumentParser):
         except argparse.ArgumentTypeError as error:
             self.error(f"argument --output-dir: {error}")
         return found
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def _whole(text):
@@ -244,7 +253,8 @@ def _folder(text):
     return path
 
 
-def _existing_folder(text):
+def existing_folder(text):
+    """The `Path` of a folder that is there, for argparse's `type`."""
     path = _folder(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
@@ -262,8 +272,11 @@ def _probe(path):
         raise argparse.ArgumentTypeError(f"cannot write to '{path}': {reason}") from None
 
 
-def _answer_mistakes(name):
+def answer_mistakes(name):
     """Let what the user can mend end in a sentence instead of a traceback."""
+    if hasattr(sys.stdout, "reconfigure"):
+        # `... | tee log` shows each line at once; names that a console cannot show are spelled.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
     def interrupted(*_):
         print("\nInterrupted.", flush=True)

@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 from conftest import REPO, run_folder
 
+import predict
+from common import options
+
 ALWAYS = {
     "examples.png",
     "curves.png",
@@ -217,15 +220,22 @@ def test_a_run_on_cifar10_ends_beside_the_other_model(case, sample_run):
     assert named == [case.name.startswith("cifar10")] * 2
 
 
+def sample_test_files(folder):
+    """The `Pictures` that the lesson of the Simpsons was tested on, with the seed 0."""
+    from common import folders
+
+    args = {"pictures": None, "min_images": None, "sample": True}
+    args |= {"data_dir": folder.parent / "data", "output_dir": folder}
+    pictures, _, _ = folders.load(SimpleNamespace(**args))
+    return folders.split(pictures, folders.near_duplicates(pictures), seed=0)["test"]
+
+
 def sample_test_set(lesson, folder):
     """The pictures and labels that a lesson was tested on, with the seed 0."""
     from common import datasets, folders
 
     if lesson == "simpsons":
-        options = {"pictures": None, "min_images": None, "sample": True}
-        options |= {"data_dir": folder.parent / "data", "output_dir": folder}
-        pictures, _, _ = folders.load(SimpleNamespace(**options))
-        test = folders.split(pictures, folders.near_duplicates(pictures), seed=0)["test"]
+        test = sample_test_files(folder)
         return np.stack([folders.read(path, 64) for path in test.paths]), test.labels
     loaders = {
         "mnist": datasets.load_mnist,
@@ -244,6 +254,28 @@ def test_the_saved_model_takes_bytes_and_predicts_what_was_reported(sample_run, 
     accuracy = (probabilities.argmax(axis=1) == y_test).mean()
     ties = 3.1 / min(1000, len(y_test))  # 16 bits: three pictures
     assert accuracy == pytest.approx(results["test"]["accuracy"], abs=ties)
+
+
+def test_predict_says_of_files_what_the_model_says_of_arrays(
+    sample_run, results, tmp_path, monkeypatch, capsys
+):
+    x_test, _ = sample_test_set(results["lesson"], sample_run[1].parent.parent)
+    if results["lesson"] == "simpsons":
+        test = sample_test_files(sample_run[1].parent.parent)
+        files = [str(path) for path in test.paths[:5]]
+    else:
+        files = [str(tmp_path / f"{i}.png") for i in range(5)]
+        for file, picture in zip(files, x_test, strict=False):
+            keras.utils.save_img(file, picture, scale=False)
+    monkeypatch.setattr(options, "answer_mistakes", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--json", "--run", str(sample_run[1]), *files])
+    capsys.readouterr()
+    assert predict.main() == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    model = keras.saving.load_model(sample_run[1] / "model.keras")
+    for line, row in zip(lines, model.predict(x_test[:5], verbose=0), strict=True):
+        asked = [line["probabilities"][name] for name in results["data"]["classes"]]
+        np.testing.assert_allclose(asked, row, atol=1e-4)
 
 
 def test_no_picture_is_blank(case, sample_run):

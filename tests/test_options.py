@@ -110,7 +110,7 @@ def test_a_default_is_that_of_the_chosen_model(monkeypatch, tmp_path):
         found = options.parse("Title", epochs=epochs, batch_size=20, learning_rate=rate)
         return found.model, found.epochs, found.batch_size, found.learning_rate
 
-    monkeypatch.setattr(options, "_answer_mistakes", lambda name: None)
+    monkeypatch.setattr(options, "answer_mistakes", lambda name: None)
     assert parsed() == ("mlp", 3, 20, 0.1)
     assert parsed("--model", "cnn") == ("cnn", 4, 20, 0.2)
     assert parsed("--model", "cnn", "--epochs", "7") == ("cnn", 7, 20, 0.2)
