@@ -59,7 +59,7 @@ def main():
     with contextlib.redirect_stdout(None):  # the model has its own precision
         from common import devices
 
-        devices.start(SimpleNamespace(precision="auto"), convolutional=False)
+        devices.start(SimpleNamespace(precision="auto", deterministic=False), convolutional=False)
     model = load_model(run / "model.keras")
     notices = sys.stderr if args.json else sys.stdout
     print(f"Model: {run / 'model.keras'}\n", file=notices)

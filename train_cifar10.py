@@ -118,6 +118,7 @@ training = pipeline.training_batches(x_train, y_train, args.batch_size, augment,
 undistorted = pipeline.evaluation_batches(x_train, y_train, args.batch_size)
 validation = pipeline.evaluation_batches(x_validation, y_validation, args.batch_size)
 test = pipeline.evaluation_batches(x_test, y_test, args.batch_size)
+run.check_data(x_train, y_train, x_validation, y_validation)  # for --resume
 print(f"\n{len(x_train):,} pictures to train on, {len(x_validation):,} to validate\n")
 
 examples = x_train[[np.flatnonzero(y_train == i)[0] for i in range(len(class_names))]]
@@ -228,12 +229,13 @@ print(f"\nUntrained loss: {untrained_loss:.3f} (guessing: {math.log(len(class_na
 # one with the highest validation accuracy. Ctrl-C ends the training early, with the best so far.
 
 # %%
+run.callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=10))
 history = model.fit(
     training,
     validation_data=validation,
     epochs=args.epochs,
     shuffle=False,  # the pipeline shuffles; Keras's own shuffling is for arrays
-    callbacks=[*run.callbacks, keras.callbacks.EarlyStopping("val_loss", patience=10)],
+    callbacks=run.callbacks,
     verbose=run.verbose,
 )
 

@@ -97,6 +97,7 @@ training = pipeline.training_batches(x_train, y_train, args.batch_size, seed=arg
 undistorted = pipeline.evaluation_batches(x_train, y_train, args.batch_size)
 validation = pipeline.evaluation_batches(x_validation, y_validation, args.batch_size)
 test = pipeline.evaluation_batches(x_test, y_test, args.batch_size)
+run.check_data(x_train, y_train, x_validation, y_validation)  # for --resume
 print(f"\n{len(x_train):,} pictures to train on, {len(x_validation):,} to validate\n")
 
 augment = None

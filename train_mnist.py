@@ -2,22 +2,21 @@
 """
 # Handwritten digits, read by a small convolutional network
 
-How many handwritten digits does a small convolutional network misread after ten
-epochs, that is, ten passes over the training pictures? Would you have read those?
+How many handwritten digits does a small convolutional network misread after ten epochs, that is,
+ten passes over the training pictures? Would you have read those?
 
     python train_mnist.py            # MNIST; downloads it (12 MB) if it is not there
     python train_mnist.py --sample   # 5,000 of its 70,000 pictures; needs no network
 
-Expect 99.46% to be right (99.41 to 99.54; seeds 0, 1, 2) after one minute of training
-on two cores of an AMD EPYC (Zen 5), in bfloat16.
+Expect 99.46% to be right (99.41 to 99.54; seeds 0, 1, 2) after one minute of training on two cores
+of an AMD EPYC (Zen 5), in bfloat16.
 """
 
 # %% [markdown]
 # ## Set up
 #
 # `devices.start` names the device. Where the hardware is fast at numbers of 16 bits, the layers
-# compute with those and keep their weights in 32: on the CPU above, 57 s of training instead of
-# 88. No tutorial that we know of does this on a CPU.
+# compute with those and keep their weights in 32: on the CPU above, 57 s of training, not 88.
 
 # %%
 from common import options
@@ -96,6 +95,7 @@ training = pipeline.training_batches(x_train, y_train, args.batch_size, augment,
 undistorted = pipeline.evaluation_batches(x_train, y_train, args.batch_size)
 validation = pipeline.evaluation_batches(x_validation, y_validation, args.batch_size)
 test = pipeline.evaluation_batches(x_test, y_test, args.batch_size)
+run.check_data(x_train, y_train, x_validation, y_validation)  # for --resume
 print(f"\n{len(x_train):,} pictures to train on, {len(x_validation):,} to validate\n")
 
 examples = x_train[[np.flatnonzero(y_train == i)[0] for i in range(len(class_names))]]

@@ -98,6 +98,7 @@ for part, own in parts.items():
 # own, take out what would make another class of them.
 
 # %%
+run.check_data(*(own.thumbnails for own in parts.values()))  # for --resume
 place = folders.link(parts)  # temporary folders of links
 cached, labels = {}, {}
 for part in parts:
@@ -196,9 +197,8 @@ fitting = {
 networks, histories = {}, {}
 if not args.skip_baseline:
     print("\nThe plain network:")
-    stopping = keras.callbacks.EarlyStopping("val_loss", patience=5)
-    callbacks = [*run.baseline_callbacks, stopping]
-    histories["plain"] = plain.fit(plain_training, callbacks=callbacks, **fitting)
+    run.baseline_callbacks.append(keras.callbacks.EarlyStopping("val_loss", patience=5))
+    histories["plain"] = plain.fit(plain_training, callbacks=run.baseline_callbacks, **fitting)
     networks["plain"] = plain
     curves = histories["plain"].history
     print(f"\nIn its last epoch, {curves['accuracy'][-1]:.1%} of the training pictures are right,")

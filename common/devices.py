@@ -31,6 +31,8 @@ _WITHOUT_CARD = re.compile(
     r"|Skipping registering GPU devices|tensorflow\.org/install/gpu|cuda_diagnostics\.cc"
 )
 
+deterministic = False  # whether TensorFlow was started so, with `--deterministic`
+
 
 @dataclass
 class Device:
@@ -51,7 +53,7 @@ def start(options, *, convolutional):
     """Import TensorFlow and Keras, set them up, and print what the lesson computes on.
 
     Args:
-        options: The lesson's options; `precision` is used.
+        options: The lesson's options; `precision` and `deterministic` are used.
         convolutional: Whether the model is; auto precision leaves others in float32.
 
     Returns:
@@ -65,6 +67,10 @@ def start(options, *, convolutional):
             if not tf.config.experimental.get_memory_growth(gpu):
                 tf.config.experimental.set_memory_growth(gpu, True)
         import keras
+    global deterministic
+    deterministic = options.deterministic
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     capability = min((d.get("compute_capability", (0,)) for d in details), default=None)
     precision = choose_precision(options.precision, capability, _cpu_flags(), convolutional)

@@ -6,6 +6,7 @@ Imports nothing heavy: a wrong option is answered before TensorFlow is loaded.
 import argparse
 import difflib
 import errno
+import json
 import math
 import os
 import signal
@@ -15,8 +16,18 @@ from pathlib import Path
 
 # What a disk refuses, and the user can mend: it is full, the folder not writable.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
-_PACKAGES = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn", "requests", "PIL"}
+_PACKAGES = {
+    "tensorflow",
+    "keras",
+    "numpy",
+    "matplotlib",
+    "sklearn",
+    "requests",
+    "PIL",
+    "jinja2",
+}
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
+BEGUN, FINISHED = "begun.json", "results.json"  # in a run's folder: options; all figures
 
 
 def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
@@ -30,16 +41,19 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
 
     Returns:
         An `argparse.Namespace` with `epochs`, `batch_size`, `learning_rate`, `seed`,
-        `data_dir`, `sample`, `output_dir`, `precision` and `show`; with `model` where there
-        are several; where it reads folders, with `pictures`, `min_images` (None where they are
-        not given), `image_size`, `cache` and `skip_baseline`. In a notebook's cell, where the
-        command line belongs to the kernel, these are the defaults.
+        `data_dir`, `sample`, `output_dir`, `precision`, `deterministic`, `resume` (the folder
+        of the run to go on with, or None) and `show`; with `model` where there are several;
+        where it reads folders, with `pictures`, `min_images` (None where they are
+        not given), `image_size`, `cache` and `skip_baseline`; and `about`, the lesson's title
+        and its question. In a notebook's cell, where the command line belongs to the kernel,
+        these are the defaults.
     """
     parser = _LessonParser(
         description="\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]),
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
+    parser.set_defaults(about=_about(description))
     name = parser.prog
     parser.epilog = (
         "examples:\n"
@@ -107,6 +121,19 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         help="mixed: layers compute in 16 bits; auto: where that is faster",
     )
     parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same command twice gives the same weights, on the same machine; slower",
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on with a run that was cut off, with its own options; RUN: its folder, "
+        "or else the newest of this lesson (default: begin a new one)",
+    )
+    parser.add_argument(
         "--show",
         action="store_true",
         help="also open each picture in a window; close it to go on",
@@ -121,6 +148,13 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         return parser.parse_args([] if in_cell else None)
     answer_mistakes(parser.prog)
     return parser.parse_args()
+
+
+def _about(description):
+    """The title and the first paragraph of a lesson's docstring, a line each; or two empty ones."""
+    parts = [" ".join(part.split()) for part in (description or "").strip().split("\n\n")]
+    ours = parts[0].startswith("# ") and len(parts) > 1  # in a notebook, it is IPython's own
+    return (parts[0][2:], parts[1]) if ours else ("", "")
 
 
 def _add_folder_options(parser, image_size):
@@ -200,6 +234,8 @@ class _LessonParser(Parser):
         for option, value in vars(found).items():
             if isinstance(value, _OfModel):
                 setattr(found, option, value[found.model])
+        if found.resume is not None:
+            self._resume(found, args)
         if found.sample and getattr(found, "pictures", None):
             self.error("argument --pictures: not with --sample, which has its own")
         try:
@@ -207,6 +243,66 @@ class _LessonParser(Parser):
         except argparse.ArgumentTypeError as error:
             self.error(f"argument --output-dir: {error}")
         return found
+
+    def _resume(self, found, args):
+        """Set `found` to the options of the run that is to be gone on with."""
+        unset = object()
+        actions = {action.dest: action for action in self._actions}
+        given, _ = self.parse_known_args(args, argparse.Namespace(**dict.fromkeys(actions, unset)))
+        given = {name: value for name, value in vars(given).items() if value is not unset}
+        model = given.get("model")
+        folder = Path(found.resume).expanduser()
+        if not found.resume:
+            folder = _newest_run(found.output_dir, self.prog, model)
+            if folder is None:
+                print(f"Notice: no run of {self.prog} in {found.output_dir}; this one begins.")
+                found.resume = None
+                return
+        if (folder / FINISHED).exists():
+            print(f"{folder} is finished; there is nothing to go on with.")
+            self.exit(0)
+        begun = _begun(folder / BEGUN)
+        if begun is None or begun["script"] != self.prog:
+            self.error(f"argument --resume: {str(folder)!r} holds no run of {self.prog}")
+        for name, value in begun["options"].items():
+            if name not in actions:
+                self.error(f"argument --resume: the run has an option --{name}, not known here")
+            is_path = value is not None and actions[name].type in (_folder, existing_folder)
+            value = Path(value) if is_path else value
+            if name in ("show", "output_dir"):
+                continue  # they change nothing of the training
+            own, here = (_comparable(v) for v in (value, given.get(name, value)))
+            if own != here:
+                option = name.replace("_", "-")
+                self.error(
+                    f"argument --{option}: {here} here, {own} in {folder}; leave it out, or begin "
+                    "anew, without --resume"
+                )
+            setattr(found, name, value)
+        found.resume = folder
+
+
+def _newest_run(output_dir, script, model):
+    """The folder of the newest run of a lesson, finished or not; None: there is none."""
+    found = {}
+    for path in [*output_dir.glob(f"*/*/{BEGUN}"), *output_dir.glob(f"*/*/{FINISHED}")]:
+        run = _begun(path)
+        if run and run["script"] == script and model in (None, run["options"].get("model")):
+            found[path.parent] = path.stat().st_mtime
+    return max(found, key=found.get, default=None)
+
+
+def _begun(path):
+    """What a run noted when it began; None: no run, or one that was cut off before that."""
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        return begun if begun["script"] and begun["options"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _comparable(value):
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _whole(text):

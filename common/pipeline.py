@@ -2,15 +2,20 @@
 
 import atexit
 import contextlib
+import itertools
 import math
 import os
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
+from unittest import mock
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+from common import devices
 
 # As many batches are distorted at a time as there are cores, and four are kept ready. Not
 # `tf.data.AUTOTUNE`: its thread is asleep when an epoch ends, and the epoch waits until it wakes
@@ -18,6 +23,9 @@ import tensorflow as tf
 # epoch and up to four seconds in the next; these two numbers were as fast, without the wait.
 PARALLEL = os.cpu_count() or 1
 READY = 4
+
+with tf.device("CPU"):
+    _epoch = tf.Variable(0, dtype=tf.int64)  # which the next pass over training batches is
 
 
 class PipelineError(Exception):
@@ -27,18 +35,28 @@ class PipelineError(Exception):
 def training_batches(x, y, batch_size, augment=None, *, seed=0):
     """Batches to train on, in another order and with other distortions at each epoch.
 
+    Both follow from the seed and the number of the epoch (`begin_epoch`) alone, so that a
+    training that was cut off goes on as it would have.
+
     Args:
         x: Pictures, uint8, shape (count, height, width, channels).
         y: Labels, integers, shape (count,).
         batch_size: Pictures a batch; the last one may have fewer.
         augment: A layer that distorts a batch of pictures, each in its own way; None: none.
-        seed: Of the order.
+        seed: Of the order and the distortions.
 
     Returns:
         A `tf.data.Dataset` of (pictures, labels) with every picture once.
     """
-    dataset = _cached(x, y).shuffle(len(x), seed=seed)
-    return _batches(dataset, batch_size, augment)
+    return _epochs(_cached(x, y), len(x), batch_size, augment, seed)
+
+
+def begin_epoch(number):
+    """Let the next pass over training batches be that of epoch `number`, counted from 0.
+
+    The run's callbacks say so; without them, each pass is that of the next epoch.
+    """
+    _epoch.assign(number)
 
 
 def evaluation_batches(x, y, batch_size):
@@ -101,7 +119,7 @@ def training_batches_of(cached, batch_size, augment=None, *, seed=0):
     """
     room = 2**28 // math.prod(cached.element_spec[0].shape)
     buffer = min(len(cached), max(room, 10 * batch_size))
-    return _batches(cached.shuffle(buffer, seed=seed), batch_size, augment)
+    return _epochs(cached, buffer, batch_size, augment, seed)
 
 
 def evaluation_batches_of(cached, batch_size):
@@ -118,16 +136,47 @@ def pick(cached, indices):
     return picked
 
 
-def _batches(dataset, batch_size, augment):
-    dataset = dataset.batch(batch_size)
-    if augment is not None:
-        # Batches that are distorted at the same time may draw the same numbers from the layers'
-        # generator; each picture of a batch has its own all the same.
-        dataset = dataset.map(
-            lambda pictures, labels: (augment(pictures, training=True), labels),
-            num_parallel_calls=PARALLEL,
-        )
-    return dataset.prefetch(READY)
+def _epochs(cached, buffer, batch_size, augment, seed):
+    count = -(-len(cached) // batch_size)
+
+    def one_epoch(_):
+        key = tf.stack([tf.constant(seed, tf.int64), _epoch.assign_add(1) - 1])
+        tf.random.set_seed(1)  # of this function's graph; with 0, shuffle takes no tensor as a seed
+        of_order = tf.cast(tf.random.experimental.stateless_fold_in(key, count)[0], tf.int64)
+        order = cached.shuffle(buffer, seed=of_order, reshuffle_each_iteration=False)
+        return order.batch(batch_size).enumerate().map(lambda i, batch: (key, i, *batch))
+
+    dataset = tf.data.Dataset.range(1).flat_map(one_epoch)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+    def augmented(key, i, pictures, labels):
+        if augment is not None:
+            with _drawing_from(tf.random.experimental.stateless_fold_in(key, i)):
+                pictures = augment(pictures, training=True)
+        return pictures, labels
+
+    # TensorFlow's determinism allows no parallel calls behind a variable (`_epoch`), and says so
+    # by a line about an unknown attribute.
+    parallel = None if devices.deterministic else PARALLEL
+    dataset = dataset.map(augmented, num_parallel_calls=parallel).prefetch(READY)
+    return dataset.with_options(_without_autotuner())
+
+
+@contextlib.contextmanager
+def _drawing_from(key):
+    """Let Keras's layers draw their random numbers from this key, of shape (2,).
+
+    A `SeedGenerator` counts its draws in a variable: which batch gets which numbers then depends
+    on which of those that are distorted at the same time comes first.
+    """
+    draws = itertools.count()
+
+    def next_seed(self, ordered=True):
+        drawn = tf.random.experimental.stateless_fold_in(key, next(draws))
+        return tf.cast(drawn % 2**31, self.state.dtype)
+
+    with mock.patch.object(keras.random.SeedGenerator, "next", next_seed):
+        yield
 
 
 def _cached(x, y):

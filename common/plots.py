@@ -133,6 +133,7 @@ def curves(path, history, title, *, baseline=None, names=("plain", "second"), te
             [handles[i] for i in order],
             [labels[i] for i in order],
             loc="lower center",
+            bbox_to_anchor=(0.5, 0.25 / figure.get_figheight() if _note else 0),
             ncols=2,
             frameon=False,
             fontsize=9,

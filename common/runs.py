@@ -4,9 +4,12 @@ import atexit
 import contextlib
 import csv
 import datetime
+import hashlib
 import json
 import math
 import platform
+import shlex
+import shutil
 import signal
 import sys
 import time
@@ -15,9 +18,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
+from common import pipeline, report
+from common.options import BEGUN, FINISHED, HOME
 
-
+BACKUP = "backup"
 _PARTS = "train", "validation", "test"
 
 
@@ -29,26 +33,58 @@ class Run:
     """A folder of its own for one run of a lesson: `outputs/<lesson>-<model>/<date>-<time>`.
 
     Attributes:
-        folder: Its path. A run that ends before anything is written takes it away again.
+        folder: Its path. A run that ends before anything is written takes it away again; with
+            `--resume`, it is that of the run that was cut off.
         verbose: For `fit`: a progress bar on a terminal, a line an epoch in a file.
-        callbacks: For `fit`: they keep `history.csv` and the best weights, and end the
-            training at Ctrl-C or at a loss that is not a number.
+        callbacks: For `fit`: they keep `history.csv`, the best weights and a backup for
+            `--resume`, and end the training at Ctrl-C or at a loss that is not a number. Others
+            that are appended to this list, such as `EarlyStopping`, go on with it, too.
         baseline_callbacks: The same for a first, plainer model, where a lesson trains two;
             its history is `history-baseline.csv`.
     """
 
     def __init__(self, lesson, model, options):
         self.lesson, self.model, self.options = lesson, model, options
-        stem = options.output_dir / f"{lesson}-{model}" / time.strftime("%Y%m%d-%H%M%S")
-        self.folder = _make_new(stem)
-        atexit.register(_remove_if_empty, self.folder)
+        script = Path(sys.argv[0]).name
+        command = shlex.join(["python", script, *sys.argv[1:]])
+        self._begun = {"script": script, "command": command, "options": _plain_options(options)}
+        if options.resume:
+            self.folder = options.resume
+            self._begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
+            for left in self.folder.glob("cache-*"):  # of the one that was cut off
+                shutil.rmtree(left, ignore_errors=True)
+        else:
+            stem = options.output_dir / f"{lesson}-{model}" / time.strftime("%Y%m%d-%H%M%S")
+            self.folder = _make_new(stem)
+            atexit.register(_remove_if_empty, self.folder)
+            _write_json(self.folder / BEGUN, self._begun)
         self.verbose = 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
-        self.callbacks = _callbacks(self.folder / "history.csv")
-        self.baseline_callbacks = _callbacks(self.folder / "history-baseline.csv")
-        print(f"Run folder: {self.folder}")
+        self.callbacks = self._callbacks("")
+        self.baseline_callbacks = self._callbacks("-baseline")
+        print(f"Run folder: {self.folder}{', gone on with' if options.resume else ''}")
+
+    def check_data(self, *arrays):
+        """Note what the data are; where a run is gone on with, make sure that they are the same.
+
+        Args:
+            arrays: NumPy arrays that tell the data apart, such as pictures and labels.
+
+        Raises:
+            TrainingError: They are others than those that the run began with.
+        """
+        digest = hashlib.sha256()
+        for array in arrays:
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        if self._begun.setdefault("data", digest.hexdigest()) != digest.hexdigest():
+            raise TrainingError(
+                f"the data are not those that {self.folder} began with. Put those back, or "
+                "begin anew, without --resume."
+            )
+        _write_json(self.folder / BEGUN, self._begun)
 
     def finish(self, device, source, parameters, history, results, *, baseline=None):
-        """Write `results.json`, the last file of a run.
+        """Write `report.html`, and `results.json`, the last file of a run.
 
         Args:
             device: The `devices.Device`.
@@ -68,7 +104,7 @@ class Run:
             "lesson": self.lesson,
             "model": self.model,
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "options": {k: _plain(v) for k, v in vars(self.options).items()},
+            "options": _plain_options(self.options),
             "versions": versions(),
             "device": {
                 "kind": device.kind,
@@ -89,21 +125,35 @@ class Run:
             record["further_tests"] = {part: _summary(further[part]) for part in further}
         if baseline:
             record["baseline"] = _training(self.baseline_callbacks, *baseline)
-        partial = self.folder / "results.json.part"
-        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(self.folder / "results.json")
+        record["script"] = self._begun["script"]
+        report.write(
+            self.folder / "report.html",
+            record,
+            about=self.options.about,
+            command=self._begun["command"],
+            note=source.note,
+        )
+        _write_json(self.folder / FINISHED, record)
+        forget(self.folder)
         print(f"Run folder: {self.folder}")
+
+    def _callbacks(self, suffix):
+        """The callbacks of one training, whose history and backup are named with this suffix."""
+        callbacks = [_StopAtNaN(), _StopAtInterrupt()]
+        paths = self.folder / f"history{suffix}.csv", self.folder / f"{BACKUP}{suffix}.npz"
+        timed = not self.options.deterministic
+        callbacks.insert(1, _Record(*paths, callbacks, timed=timed))
+        return callbacks
 
 
 def _training(callbacks, parameters, history, results):
     """The figures of one training, for `results.json`."""
-    best = next(c for c in callbacks if isinstance(c, _BestWeights))
-    file = next(c for c in callbacks if isinstance(c, _HistoryFile))
+    record = next(c for c in callbacks if isinstance(c, _Record))
     return {
         "parameters": parameters,
         "epochs": len(history.epoch),
-        "best_epoch": best.epoch,
-        "fit_seconds": round(file.seconds, 1),
+        "best_epoch": record.best_epoch,
+        "fit_seconds": round(record.seconds, 1),
         "train": _only(results["train"], "loss", "accuracy"),
         "validation": _only(results["validation"], "loss", "accuracy"),
         "test": _summary(results["test"]),
@@ -147,11 +197,6 @@ def versions():
     }
 
 
-def _callbacks(path):
-    """The callbacks of one training, whose history goes to `path`."""
-    return [_StopAtNaN(), _HistoryFile(path), _BestWeights(), _StopAtInterrupt()]
-
-
 def _make_new(stem):
     """Make a folder at `stem`, or with -2, -3, … behind it if that is taken."""
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -165,13 +210,30 @@ def _make_new(stem):
             number += 1
 
 
+def forget(folder):
+    """Take away what only `--resume` needs; a run that is finished does not need it."""
+    for path in [*folder.glob(f"{BACKUP}*"), folder / BEGUN]:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def _remove_if_empty(folder):
     with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [BEGUN]:
+            (folder / BEGUN).unlink()
         folder.rmdir()
 
 
-def _plain(value):
-    return str(value) if isinstance(value, Path) else value
+def _write_json(path, value):
+    """Write a file that is there whole or not at all."""
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _plain_options(options):
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()}
+    return {k: v for k, v in plain.items() if k not in ("resume", "about")}
 
 
 def _summary(results):
@@ -182,57 +244,176 @@ def _only(results, *keys):
     return {key: results[key] for key in keys}
 
 
-class _HistoryFile(keras.callbacks.Callback):
-    """Writes a row an epoch to a CSV file, as the training goes."""
+class _Record(keras.callbacks.History):
+    """Writes a row an epoch to a CSV file, keeps the best epoch's weights, and backs all up.
+
+    Best is the highest validation accuracy; among equals, the lowest validation loss. Its weights
+    are put back at the end. They are kept in memory and in the backup: a training that fails
+    leaves no model behind that looks like a good one.
+
+    The backup holds all that the training goes on from: weights, optimizer, random state, the
+    history. It is written at the end of each epoch and, where epochs are long, within them, and is
+    replaced as a whole. (Keras's `BackupAndRestore` does neither keep what other callbacks have
+    counted, nor the place within an epoch; and a program that is killed while it writes leaves
+    half a file.)
+    """
 
     columns = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds")
+    # Seconds from one backup to the next, within an epoch (JAX has the weights elsewhere there).
+    within = 60.0 if keras.backend.backend() == "tensorflow" else None
 
-    def __init__(self, path):
+    def __init__(self, path, backup, callbacks, *, timed=True):
         super().__init__()
-        self.path = path
+        self.path, self.backup, self.callbacks, self.timed = path, backup, callbacks, timed
         self.seconds = 0.0  # of the whole training, compilation and validation included
+        self.best_epoch, self._best, self._weights = 0, (-math.inf, -math.inf), None
+        self._rows, self._left = [], None
 
     def on_train_begin(self, logs=None):
-        self._began = self._epoch_began = time.perf_counter()
-        self._write(self.columns, mode="w")
+        super().on_train_begin(logs)
+        self._began = self._epoch_began = self._saved = time.perf_counter()
+        self._rows, self._left = [self.columns], None
+        if self.backup.exists():
+            self._restore()
+        self._write()
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch_began = time.perf_counter()
+        self._epoch, self._epoch_began = epoch, time.perf_counter()
+        pipeline.begin_epoch(epoch)
+        if self._left:
+            self._go_on_within(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.within is not None and time.perf_counter() - self._saved > self.within:
+            self._save(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
         figures = {key: f"{logs[key]:.6f}" for key in self.columns[1:5]}
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         figures |= {"epoch": epoch + 1, "learning_rate": f"{rate:.6g}"}
-        figures["seconds"] = f"{time.perf_counter() - self._epoch_began:.2f}"
-        self._write([figures[column] for column in self.columns])
-
-    def on_train_end(self, logs=None):
-        self.seconds = time.perf_counter() - self._began
-
-    def _write(self, row, mode="a"):
-        with open(self.path, mode, newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(row)
-
-
-class _BestWeights(keras.callbacks.Callback):
-    """Keeps the weights of the best epoch, and puts them back at the end.
-
-    Best is the highest validation accuracy; among equals, the lowest validation loss. They are
-    kept in memory: a training that fails leaves no model behind that looks like a good one.
-    """
-
-    def on_train_begin(self, logs=None):
-        self.epoch, self._best, self._weights = 0, (-math.inf, -math.inf), None
-
-    def on_epoch_end(self, epoch, logs=None):
+        seconds = time.perf_counter() - self._epoch_began
+        figures["seconds"] = f"{seconds:.2f}" if self.timed else ""
+        self._rows.append([figures[column] for column in self.columns])
+        self._write()
         reached = logs["val_accuracy"], -logs["val_loss"]
         if reached > self._best:
-            self.epoch, self._best = epoch + 1, reached
+            self.best_epoch, self._best = epoch + 1, reached
             self._weights = self.model.get_weights()
+        self._save(epoch + 1)
 
     def on_train_end(self, logs=None):
+        self.seconds += time.perf_counter() - self._began
+        self._began = time.perf_counter()
         if self._weights is not None:
             self.model.set_weights(self._weights)
+        self._save(self.params["epochs"])
+
+    def _write(self):
+        with open(self.path, "w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(self._rows)
+
+    def _variables(self):
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        return [*self.model.variables, *optimizer.variables]
+
+    def _save(self, epoch, batch=0):
+        """Back up a training that goes on with this batch of this epoch."""
+        variables = {"variable": self._variables()}
+        if batch:  # the figures of the epoch so far
+            variables["metric"] = self.model.metrics_variables
+        now = time.perf_counter()
+        state = {
+            "epoch": epoch,
+            "batch": batch,
+            "history": self.history,
+            "rows": self._rows,
+            "best": [self.best_epoch, *self._best],
+            "seconds": self.seconds + now - self._began,
+            "epoch_seconds": now - self._epoch_began,
+        }
+        arrays = {f"best{i}": array for i, array in enumerate(self._weights or [])}
+        for kind, own in variables.items():
+            arrays |= {f"{kind}{i}": _to_numpy(variable) for i, variable in enumerate(own)}
+        partial = self.backup.with_name(f"{self.backup.name}.part")
+        with open(partial, "wb") as file:
+            np.savez(file, state=json.dumps(state), **arrays)
+        partial.replace(self.backup)
+        self._saved = time.perf_counter()
+
+    def _restore(self):
+        with np.load(self.backup, allow_pickle=False) as file:
+            kept = dict(file)
+        state = json.loads(str(kept["state"]))
+        variables = self._variables()
+        arrays, metrics, weights = (
+            [kept[name] for name in kept if name.startswith(kind)]
+            for kind in ("variable", "metric", "best")
+        )
+        if [v.shape for v in variables] != [array.shape for array in arrays]:
+            raise TrainingError(
+                f"{self.backup} is of another network or another optimizer. Begin anew, without "
+                "--resume."
+            )
+        self.history, self._rows = state["history"], state["rows"]
+        self.epoch = list(range(len(self._rows) - 1))
+        self.best_epoch, *best = state["best"]
+        self._best = tuple(best)
+        self._weights = weights or None
+        self.seconds = state["seconds"]
+        self._left = state | {"metric": metrics}
+        others = self._replay()
+        _assign(variables, arrays)
+        ended = others or state["epoch"] >= self.params["epochs"]
+        self.model._initial_epoch = self.params["epochs"] if ended else state["epoch"]
+        done = len(self.epoch)
+        print(f"Going on after epoch {done}" if not ended else "This training had ended", end=".\n")
+
+    def _replay(self):
+        """Let the other callbacks count the epochs before; return whether one ends the training."""
+        others = [c for c in self.callbacks if not type(c).__module__.startswith("common.")]
+        for callback in others:
+            callback.on_train_begin()
+            for epoch in self.epoch:
+                logs = {key: values[epoch] for key, values in self.history.items()}
+                callback.on_epoch_end(epoch, logs)
+        stop, self.model.stop_training = self.model.stop_training, False
+        return stop
+
+    def _go_on_within(self, epoch):
+        """At the first epoch after a backup: pass over the batches that are behind."""
+        state, self._left = self._left, None
+        self._replay()  # once more, because `fit` has begun them anew since
+        self._epoch_began -= state["epoch_seconds"] if state["batch"] else 0
+        if not state["batch"]:
+            return
+        train, behind = self.model.train_function, state["batch"]
+
+        def pass_over(iterator):
+            nonlocal behind
+            batch = next(iterator)
+            if behind == state["batch"]:
+                of_one = self.model.distribute_strategy.experimental_local_results(batch)[0]
+                self.model.test_on_batch(*of_one)  # makes the metrics' variables
+                _assign(self.model.metrics_variables, state["metric"])
+            behind -= 1
+            if not behind:
+                self.model.train_function = train
+            self._saved = time.perf_counter()  # what is backed up is further than this
+            return self.model.get_metrics_result()
+
+        self.model.train_function = pass_over
+
+
+def _to_numpy(variable):
+    return keras.ops.convert_to_numpy(variable)
+
+
+def _assign(variables, arrays):
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
 
 
 class _StopAtNaN(keras.callbacks.Callback):

@@ -1,6 +1,8 @@
 """The lessons, run as their readers run them."""
 
+import ast
 import csv
+import html
 import json
 import os
 import shutil
@@ -27,6 +29,7 @@ ALWAYS = {
     "mistakes.png",
     "history.csv",
     "report.txt",
+    "report.html",
     "model.keras",
     "results.json",
 }
@@ -170,7 +173,7 @@ def test_results_have_every_figure_in_order(case, results):
         "fit_seconds train validation test per_class"
     )
     keys += " further_tests" if case.name == "simpsons" else ""
-    assert " ".join(results) == keys + (" baseline" if case.twice else "")
+    assert " ".join(results) == keys + (" baseline" if case.twice else "") + " script"
     assert list(results["versions"]) == ["python", "tensorflow", "keras", "numpy"]
     assert list(results["device"]) == ["kind", "name", "count", "precision"]
     assert list(results["data"]) == ["source", "path", "train", "validation", "test", "classes"]
@@ -285,6 +288,16 @@ def test_no_picture_is_blank(case, sample_run):
         picture = plt.imread(sample_run[1] / name)[..., :3]
         assert picture.shape[1] == 1200, name
         assert (picture.min(axis=-1) < 0.9).mean() > 0.01, name
+
+
+def test_the_page_of_the_run_asks_its_question_and_holds_its_pictures(case, sample_run, results):
+    page = (sample_run[1] / "report.html").read_text(encoding="utf-8")
+    text = " ".join(html.unescape(page).split())
+    docstring = ast.get_docstring(ast.parse((REPO / case.script).read_text(encoding="utf-8")))
+    assert " ".join(docstring.split("\n\n")[1].split()) in text
+    assert f"<strong>{results['test']['accuracy']:.2%}</strong>" in text
+    assert page.count("<img ") == len([name for name in case.files if name.endswith(".png")])
+    assert f"<pre>python {case.script}" in text
 
 
 def test_the_report_is_the_one_of_the_console(sample_run):
