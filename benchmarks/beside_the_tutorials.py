@@ -1,0 +1,135 @@
+"""Train what a user would run instead, then our lesson: side by side, on this machine.
+
+    python benchmarks/beside_the_tutorials.py                    # all four, about an hour
+    python benchmarks/beside_the_tutorials.py mnist fashion
+    python benchmarks/beside_the_tutorials.py --sample --epochs 2 mnist    # does it work?
+
+The tutorials are Keras's `mnist_convnet` and TensorFlow's `keras/classification`, `images/cnn` and
+`images/classification`: their networks, epochs, batches and pipelines. The lessons run with their
+defaults; CIFAR-10's with `--model cnn`. Each side has a process of its own, one after another, the
+tutorial first. The accuracy on the test pictures is taken after each epoch, outside of the measured
+time, for both sides; nothing is chosen by it.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOME))
+
+from common import options
+
+SIDE = Path(__file__).resolve().parent / "side.py"
+# The lesson's options, the tutorial, and whether its last epoch or the plain network is compared.
+PAIRS = {
+    "mnist": ([], "Keras's mnist_convnet"),
+    "fashion": ([], "TensorFlow's keras/classification"),
+    "cifar10": (["--model", "cnn"], "TensorFlow's images/cnn"),
+    "simpsons": ([], "TensorFlow's images/classification"),
+}
+
+
+def main():
+    parser = options.Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("names", nargs="*", metavar="LESSON", help=f"{', '.join(PAIRS)}; all")
+    parser.add_argument("--data-dir", type=options.existing_folder, default=HOME / "data")
+    parser.add_argument("--pictures", type=options.existing_folder, help="of the Simpsons")
+    parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/benchmarks)")
+    parser.add_argument("--sample", action="store_true", help="on the small samples")
+    parser.add_argument("--epochs", type=int, help="of both sides (default: their own)")
+    parser.add_argument(
+        "--until-passed",
+        action="store_true",
+        help="end the lesson's training when it has passed the tutorial's accuracy",
+    )
+    options.answer_mistakes(parser.prog)
+    args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in PAIRS]:
+        parser.error(f"unknown lesson {unknown[0]}; known are {', '.join(PAIRS)}")
+
+    output = args.output or HOME / "outputs" / "benchmarks" / time.strftime("%Y%m%d-%H%M%S.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    import_only = measure("import", "-", [])["peak_megabytes"]
+    machine = f"{platform.system()}, Python {platform.python_version()}"
+    record = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "import": import_only}
+    for name in args.names or PAIRS:
+        extra, peer = PAIRS[name]
+        data = ["--data-dir", str(args.data_dir), *(["--sample"] if args.sample else [])]
+        if name == "simpsons" and args.pictures:
+            data += ["--pictures", str(args.pictures)]
+        short = ["--epochs", str(args.epochs)] if args.epochs else []
+        with tempfile.TemporaryDirectory() as place:
+            data += ["--output-dir", place]
+            print(f"\n{name}: {peer} …", flush=True)
+            theirs = measure("tutorial", name, [*short, *data])
+            goal = theirs["test_accuracy"]
+            print(f"{name}: our lesson …", flush=True)
+            until = ["--goal", str(goal)] if args.until_passed else []
+            ours = measure("lesson", name, [*until, *short, *data, *extra])
+        record[name] = compare(theirs, ours, import_only)
+        output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        show(name, peer, record[name])
+    print(f"\nFigures: {output}")
+
+
+def measure(side, name, arguments):
+    """Run one side in a process of its own; return what it measured."""
+    with tempfile.TemporaryDirectory() as place:
+        report = Path(place) / "report.json"
+        command = [sys.executable, str(SIDE), side, name, str(report), *arguments]
+        with open(Path(place) / "log", "w+", encoding="utf-8") as log:
+            done = subprocess.run(command, cwd=HOME, stdout=log, stderr=subprocess.STDOUT)
+            log.seek(0)
+            if done.returncode or not report.exists():
+                raise options.Mistake(f"{name}, {side}: it failed:\n{log.read()[-2000:]}")
+        return json.loads(report.read_text())
+
+
+def compare(theirs, ours, import_only):
+    """Both sides, and the ratios of ours to theirs."""
+    goal = theirs["test_accuracy"]
+    passed = next((seconds for seconds, accuracy in ours["epochs"] if accuracy > goal), None)
+    memory = [side["peak_megabytes"] - import_only for side in (ours, theirs)]
+    return {
+        "tutorial": theirs,
+        "lesson": ours,
+        "seconds_until_passed": passed,
+        "ratios": {
+            "until_passed_to_their_fit": passed and passed / theirs["fit_seconds"],
+            "fit": ours["fit_seconds"] / theirs["fit_seconds"],
+            "memory_above_import": memory[0] / memory[1],
+        },
+    }
+
+
+def show(name, peer, pair):
+    print(f"\n{name:<10} {'fit':>8} {'test accuracy':>14} {'peak memory':>12}")
+    for who, side in [(peer, pair["tutorial"]), ("our lesson", pair["lesson"])]:
+        memory = f"{side['peak_megabytes']:,} MB"
+        print(
+            f"{'':<10} {side['fit_seconds']:>6.1f} s {side['test_accuracy']:>14.2%} {memory:>12}",
+            who,
+        )
+    ratios, passed = pair["ratios"], pair["seconds_until_passed"]
+    if passed:
+        share = ratios["until_passed_to_their_fit"]
+        print(f"  their accuracy was passed after {passed:.1f} s: {share:.2f} of their time")
+    else:
+        print("  their accuracy was not passed")
+    print(f"  memory above the bare import of both packages: {ratios['memory_above_import']:.2f}")
+    waiting, step = pair["lesson"]["waiting"], pair["lesson"]["step_seconds"]
+    print(f"  waiting for input: {waiting:.1%} of a step of {1000 * step:.0f} ms", flush=True)
+
+
+if __name__ == "__main__":
+    main()
