@@ -12,8 +12,10 @@ import argparse
 import contextlib
 import glob
 import json
+import os
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,8 +51,9 @@ def main():
     args = parser.parse_args()
 
     run, results = find_run(args.run)
-    files = list(dict.fromkeys(file for name in args.pictures for file in expand(name)))
-    failed = [name for name in args.pictures if not expand(name)]
+    found = {name: expand(name) for name in args.pictures}
+    files = list(dict.fromkeys(file for own in found.values() for file in own))
+    failed = [name for name, own in found.items() if not own]
     for name in failed:
         print(f"{parser.prog}: {name}: no picture there", file=sys.stderr)
     if not files:
@@ -66,16 +69,19 @@ def main():
 
     import numpy as np
 
-    from common import photographs, plots
+    from common import photographs, plots, runs
 
     class_names = results["data"]["classes"]
     shape = tuple(model.input_shape[1:])
-    if len(shape) != 3 or model.output_shape[-1] != len(class_names):
+    if model.output_shape[-1] != len(class_names):
         raise options.Mistake(f"{run}: model.keras and results.json are not of one run.")
     size = results["options"].get("image_size")
-    sheet, captions, turned = [], [], 0
+    known = (1, 3) if size is None else (3,)
+    if len(shape) != 3 or None in shape or shape[2] not in known or (size and size != shape[0]):
+        raise options.Mistake(f"{run}: how to prepare pictures for its input {shape} is not known.")
+    sheet, captions = [], []
     for start in range(0, len(files), BATCH):
-        readable, pictures = [], []
+        readable, pictures, turned = [], [], []
         for file in files[start : start + BATCH]:
             try:
                 picture, was_turned = photographs.prepare(file, shape, results["lesson"], size)
@@ -85,33 +91,37 @@ def main():
                 continue
             readable.append(file)
             pictures.append(picture)
-            turned += was_turned
+            turned.append(was_turned)
         if not pictures:
             continue
-        for file, row in zip(readable, model.predict(np.stack(pictures), verbose=0), strict=True):
+        rows = model.predict(np.stack(pictures), verbose=0)
+        for file, row, was_turned in zip(readable, rows, turned, strict=True):
             order = np.argsort(-row, kind="stable")
             likeliest = [(class_names[i], float(row[i])) for i in order]
             if args.json:
                 first, probability = likeliest[0]
                 line = {"picture": str(file), "class": first, "probability": probability}
-                print(json.dumps(line | {"probabilities": dict(likeliest)}, ensure_ascii=False))
+                line |= {"probabilities": dict(likeliest), "turned_around": was_turned}
+                print(json.dumps(line))
             else:
-                print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}")
-            lines = [_short(file.name), *(f"{_short(name)} {p:.0%}" for name, p in likeliest[:3])]
-            captions.append("\n".join(lines))
+                how = " (dark on light: turned around)" if was_turned else ""
+                print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}{how}")
+            lines = [f"{_short(name)} {_percent(p)}" for name, p in likeliest[:3]]
+            captions.append("\n".join([_short(file.name), *lines]))
         sheet += pictures[: ON_SHEET - len(sheet)]
-    with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
-        if turned:
-            print(f"\nDark on light, turned around as the network knows it: {turned:,}")
-        if sheet and (args.output or not args.json):
-            plots.set_up(show=False)
-            path = args.output or run / time.strftime("predicted-%Y%m%d-%H%M%S.png")
-            rest = (
-                f", the first {len(sheet)} of {len(captions):,}" if captions[len(sheet) :] else ""
-            )
-            title = f"What the network takes them for{rest}"
+    if sheet and (args.output or not args.json):
+        plots.set_up(show=False)
+        path = args.output or runs.unused(run / time.strftime("predicted-%Y%m%d-%H%M%S.png"))
+        rest = f", the first {len(sheet)} of {len(captions):,}" if captions[len(sheet) :] else ""
+        title = f"What the network takes them for{rest}"
+        try:
             plots.grid(path, sheet, captions[: len(sheet)], title, columns=6)
-            print(f"\nSheet: {path}")
+        except OSError as error:
+            raise options.Mistake(
+                f"the sheet cannot be written to {path} ({error.strerror or error}); name another "
+                "place with --output."
+            ) from None
+        print(f"\nSheet{rest}: {path}", file=notices)
     return 1 if failed else 0
 
 
@@ -128,11 +138,11 @@ def find_run(folder):
         raise options.Mistake(
             f"no finished run in {folder}. `python train_mnist.py` makes one, in a minute or two."
         )
-    newest = max(found, key=lambda path: path.stat().st_mtime)
+    newest = max(found, key=_finished)
     try:
         results = json.loads(newest.read_text(encoding="utf-8"))
-        assert results["lesson"] and results["data"]["classes"] and "options" in results
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        _ = results["lesson"], results["data"]["classes"], results["options"]
+    except (OSError, ValueError, KeyError, TypeError):
         raise options.Mistake(f"{newest} cannot be read. Name another run with --run.") from None
     return newest.parent, results
 
@@ -141,14 +151,28 @@ def expand(name):
     """The picture files that an argument names: a file, those of a folder, or of a glob."""
     from common import photographs
 
-    path = Path(name).expanduser()
-    if path.is_dir():
-        inside = (p for p in path.rglob("*") if p.suffix.lower() in photographs.EXTENSIONS)
-        return sorted(p for p in inside if p.is_file() and not p.name.startswith("."))
-    if path.exists():
-        return [path]
+    path = os.path.expanduser(name)
+    if os.path.isdir(path):
+        found = []
+        for folder, inner, names in os.walk(path):
+            inner[:] = [name for name in inner if not name.startswith(".")]
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+        return sorted(p for p in found if p.suffix.lower() in photographs.EXTENSIONS)
+    if os.path.isfile(path):
+        return [Path(path)]
+    if not glob.has_magic(path):
+        return []
     # A shell has done this already, but for those on Windows and for what is in quotes.
-    return [Path(p) for p in sorted(glob.glob(str(path), recursive=True)) if Path(p).is_file()]
+    matches = sorted(glob.glob(path, recursive=True))
+    return [file for match in matches if match != path for file in expand(match)]
+
+
+def _finished(path):
+    """When a run ended: as it noted, because a copied file has another time."""
+    try:
+        return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
 
 
 def load_model(path):
@@ -163,7 +187,7 @@ def load_model(path):
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever Keras and its parts raise
-        reason = type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise options.Mistake(f"{path} cannot be read ({reason}). Train again, or name another run "
                            "with --run.") from None  # fmt: skip
     halves = any(layer.compute_dtype == "float16" for layer in model.layers)
@@ -176,7 +200,7 @@ def load_model(path):
 
 
 def _new_file(text):
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if path.exists():
         raise argparse.ArgumentTypeError(f"{text!r} is there already; name a new file")
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
@@ -186,8 +210,15 @@ def _new_file(text):
     return path
 
 
+def _percent(probability):
+    return f"{probability:.0%}" if probability < 0.995 else ">99%"
+
+
 def _short(name):
-    return name if len(name) <= 20 else f"{name[:19]}…"
+    """At most 20 characters of a name, all of them printable."""
+    name = name.encode("utf-8", "backslashreplace").decode()
+    name = "".join(letter if letter.isprintable() else " " for letter in name)
+    return name if len(name) <= 20 else f"{name[:11]}…{name[-8:]}"
 
 
 if __name__ == "__main__":

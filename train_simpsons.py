@@ -98,7 +98,7 @@ for part, own in parts.items():
 # own, take out what would make another class of them.
 
 # %%
-run.check_data(*(own.thumbnails for own in parts.values()))  # for --resume
+run.check_data(*(a for own in parts.values() for a in (own.thumbnails, own.labels)))  # --resume
 place = folders.link(parts)  # temporary folders of links
 cached, labels = {}, {}
 for part in parts:

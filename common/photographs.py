@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_LARGEST = 1000  # pixels of a side: a photograph is first made as small as this
 _INK = 0.3  # of the way from the background to the strongest value: what counts as drawn
 
 
@@ -27,7 +28,7 @@ def prepare(path, shape, lesson, image_size=None):
         path: A file.
         shape: Height, width and channels, 1 or 3.
         lesson: Its name, as `results.json` gives it.
-        image_size: Of a lesson that read folders: its option.
+        image_size: Of a lesson that read folders: its option; of others, None.
 
     Returns:
         A uint8 array of `shape`; and whether it was turned around.
@@ -36,10 +37,10 @@ def prepare(path, shape, lesson, image_size=None):
         PictureError: The file cannot be opened, or not decoded.
     """
     if image_size:
-        return _as_in_folders(path, image_size), False
+        return _as_in_folders(path, shape), False
     picture = _open(path, "L" if shape[2] == 1 else "RGB")
     turned = False
-    if lesson in ("mnist", "fashion"):
+    if lesson in ("mnist", "fashion") and shape == (28, 28, 1):
         pixels = np.asarray(picture, np.float32)
         turned = bool(_background(pixels) > 127)
         pixels = 255 - pixels if turned else pixels
@@ -51,16 +52,16 @@ def prepare(path, shape, lesson, image_size=None):
     return np.asarray(picture, np.uint8).reshape(shape), turned
 
 
-def _as_in_folders(path, side):
+def _as_in_folders(path, shape):
     import tensorflow as tf
 
     from common import folders
 
     try:
-        return folders.read(path, side)
+        return folders.read(path, shape[0])
     except tf.errors.InvalidArgumentError:
-        raise PictureError("TensorFlow cannot decode it (JPEG, PNG, GIF and BMP are)") from None
-    except tf.errors.OpError as error:
+        raise PictureError("TensorFlow cannot decode it (it reads JPEG, PNG, GIF, BMP)") from None
+    except (tf.errors.OpError, ValueError) as error:
         raise PictureError(f"it cannot be opened ({type(error).__name__})") from None
 
 
@@ -68,10 +69,13 @@ def _open(path, mode):
     """As Pillow reads it: upright, one frame, on white where it is transparent."""
     try:
         with Image.open(path) as picture:
+            picture.draft(mode, (_LARGEST, _LARGEST))  # of a JPEG: less is decoded
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith(("I", "F")):  # 16 bits and more
-                values = np.asarray(picture, np.float64)
-                picture = Image.fromarray((255 * values / max(values.max(), 1)).astype(np.uint8))
+                values = np.nan_to_num(np.asarray(picture, np.float64))
+                values *= 255 / 65535 if picture.mode.startswith("I") else 1
+                picture = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+            picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
             if picture.has_transparency_data:
                 picture = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

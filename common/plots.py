@@ -7,6 +7,7 @@ what a picture answers, the lesson says.
 
 import gc
 import sys
+import warnings
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -291,8 +292,11 @@ def _finish(figure, path, foot=0.0):
     if _note:
         figure.text(0.995, 0.004, _note, ha="right", va="bottom", fontsize=8, color="dimgrey")
         foot += 0.25
-    figure.tight_layout(rect=(0, foot / figure.get_figheight(), 1, 1))
-    figure.savefig(path, dpi=150)
+    with warnings.catch_warnings():
+        # Of a script that Matplotlib's font has not, such as Chinese: boxes are drawn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.tight_layout(rect=(0, foot / figure.get_figheight(), 1, 1))
+        figure.savefig(path, dpi=150)
     if _show:
         plt.show()
     plt.close(figure)

@@ -37,10 +37,10 @@ def write(path, record, *, about, command, note=""):
     """
     path = Path(path)
     drawn = {file.stem: file for file in path.parent.glob("*.png")}
-    names = [name for name in _PICTURES if name in drawn]
+    own = [name for name in drawn if name not in _PICTURES and not name.startswith("predicted-")]
     pictures = []
-    for name in names:
-        heading, text = _PICTURES[name]
+    for name in [*(name for name in _PICTURES if name in drawn), *sorted(own)]:
+        heading, text = _PICTURES.get(name, (name, ""))
         encoded = base64.b64encode(drawn[name].read_bytes()).decode("ascii")
         pictures.append((heading, drawn[name].name, encoded, text))
     networks = [("the network", record)]
@@ -65,7 +65,7 @@ def write(path, record, *, about, command, note=""):
         pictures=pictures,
         percent=_percent,
     )
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _rows(record, networks):
@@ -78,7 +78,7 @@ def _rows(record, networks):
         (
             "gap between training and test",
             [
-                f"{100 * (n['train']['accuracy'] - n['test']['accuracy']):.1f} points"
+                f"{round(100 * (n['train']['accuracy'] - n['test']['accuracy']), 1) + 0.0} points"
                 for n in networks
             ],
         ),

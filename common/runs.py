@@ -1,5 +1,6 @@
 """The run's folder, and the callbacks that fill it."""
 
+import argparse
 import atexit
 import contextlib
 import csv
@@ -7,12 +8,14 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import platform
 import shlex
 import shutil
 import signal
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -37,8 +40,9 @@ class Run:
             `--resume`, it is that of the run that was cut off.
         verbose: For `fit`: a progress bar on a terminal, a line an epoch in a file.
         callbacks: For `fit`: they keep `history.csv`, the best weights and a backup for
-            `--resume`, and end the training at Ctrl-C or at a loss that is not a number. Others
-            that are appended to this list, such as `EarlyStopping`, go on with it, too.
+            `--resume`, and end the training at Ctrl-C or at a loss that is not a number. For
+            one `fit`. An `EarlyStopping` that is appended to this list goes on counting, too;
+            other callbacks begin anew when a run is gone on with.
         baseline_callbacks: The same for a first, plainer model, where a lesson trains two;
             its history is `history-baseline.csv`.
     """
@@ -46,18 +50,29 @@ class Run:
     def __init__(self, lesson, model, options):
         self.lesson, self.model, self.options = lesson, model, options
         script = Path(sys.argv[0]).name
-        command = shlex.join(["python", script, *sys.argv[1:]])
-        self._begun = {"script": script, "command": command, "options": _plain_options(options)}
+        in_cell = "ipykernel" in sys.modules and not hasattr(sys.modules["__main__"], "__file__")
+        command = "in a notebook" if in_cell else shlex.join(["python", script, *sys.argv[1:]])
+        own = {k: v.absolute() if isinstance(v, Path) else v for k, v in vars(options).items()}
+        own = _plain_options(argparse.Namespace(**own))
+        self._begun = {"script": script, "command": command, "options": own}
         if options.resume:
             self.folder = options.resume
+            self._lock()
             self._begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
             for left in self.folder.glob("cache-*"):  # of the one that was cut off
                 shutil.rmtree(left, ignore_errors=True)
         else:
             stem = options.output_dir / f"{lesson}-{model}" / time.strftime("%Y%m%d-%H%M%S")
             self.folder = _make_new(stem)
+            self._lock()
             atexit.register(_remove_if_empty, self.folder)
             _write_json(self.folder / BEGUN, self._begun)
+        precision = keras.config.dtype_policy().name
+        if self._begun.setdefault("precision", precision) != precision:
+            raise TrainingError(
+                f"{self.folder} was begun in {self._begun['precision']}, and this machine computes "
+                f"in {precision}. Go on where it began, or begin anew, without --resume."
+            )
         self.verbose = 1 if sys.stdout.isatty() or "ipykernel" in sys.modules else 2
         self.callbacks = self._callbacks("")
         self.baseline_callbacks = self._callbacks("-baseline")
@@ -76,11 +91,13 @@ class Run:
         for array in arrays:
             digest.update(f"{array.shape} {array.dtype}".encode())
             digest.update(np.ascontiguousarray(array).data)
-        if self._begun.setdefault("data", digest.hexdigest()) != digest.hexdigest():
+        first = self._begun.get("data", digest.hexdigest()) if self.options.resume else None
+        if first not in (None, digest.hexdigest()):
             raise TrainingError(
                 f"the data are not those that {self.folder} began with. Put those back, or "
                 "begin anew, without --resume."
             )
+        self._begun["data"] = digest.hexdigest()
         _write_json(self.folder / BEGUN, self._begun)
 
     def finish(self, device, source, parameters, history, results, *, baseline=None):
@@ -126,23 +143,32 @@ class Run:
         if baseline:
             record["baseline"] = _training(self.baseline_callbacks, *baseline)
         record["script"] = self._begun["script"]
-        report.write(
-            self.folder / "report.html",
-            record,
-            about=self.options.about,
-            command=self._begun["command"],
-            note=source.note,
-        )
+        page = {"about": self.options.about, "command": self._begun["command"]}
+        report.write(self.folder / "report.html", record, note=source.note, **page)
         _write_json(self.folder / FINISHED, record)
         forget(self.folder)
         print(f"Run folder: {self.folder}")
+
+    def _lock(self):
+        """Make sure that no other process is at work in the folder; the system unlocks it."""
+        try:
+            import fcntl
+        except ModuleNotFoundError:  # Windows
+            return
+        try:
+            self._locked = os.open(self.folder, os.O_RDONLY)
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"{self.folder}: another process is at work on this run.") from None
+        except OSError:
+            pass  # a file system without locks
 
     def _callbacks(self, suffix):
         """The callbacks of one training, whose history and backup are named with this suffix."""
         callbacks = [_StopAtNaN(), _StopAtInterrupt()]
         paths = self.folder / f"history{suffix}.csv", self.folder / f"{BACKUP}{suffix}.npz"
-        timed = not self.options.deterministic
-        callbacks.insert(1, _Record(*paths, callbacks, timed=timed))
+        how = {"timed": not self.options.deterministic, "resume": bool(self.options.resume)}
+        callbacks.insert(1, _Record(*paths, callbacks, **how))
         return callbacks
 
 
@@ -195,6 +221,15 @@ def versions():
         "keras": keras.__version__,
         "numpy": np.__version__,
     }
+
+
+def unused(path):
+    """This path, or with -2, -3, … in its name if it is taken."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
 
 
 def _make_new(stem):
@@ -262,19 +297,21 @@ class _Record(keras.callbacks.History):
     # Seconds from one backup to the next, within an epoch (JAX has the weights elsewhere there).
     within = 60.0 if keras.backend.backend() == "tensorflow" else None
 
-    def __init__(self, path, backup, callbacks, *, timed=True):
+    def __init__(self, path, backup, callbacks, *, timed, resume):
         super().__init__()
-        self.path, self.backup, self.callbacks, self.timed = path, backup, callbacks, timed
-        self.seconds = 0.0  # of the whole training, compilation and validation included
-        self.best_epoch, self._best, self._weights = 0, (-math.inf, -math.inf), None
-        self._rows, self._left = [], None
+        self.path, self.backup, self.callbacks = path, backup, callbacks
+        self.timed, self._resume = timed, resume
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
+        self.history, self._rows, self._left = {}, [self.columns], None
+        self._train, self._interrupted = None, False
+        self.best_epoch, self._best, self._weights = 0, (-math.inf, -math.inf), None
+        self.seconds = 0.0  # of the whole training, compilation and validation included
         self._began = self._epoch_began = self._saved = time.perf_counter()
-        self._rows, self._left = [self.columns], None
-        if self.backup.exists():
+        if self._resume and self.backup.exists():
             self._restore()
+        self._resume = False  # once: a notebook's cell that is run again trains anew
         self._write()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -284,7 +321,9 @@ class _Record(keras.callbacks.History):
             self._go_on_within(epoch)
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.within is not None and time.perf_counter() - self._saved > self.within:
+        if self.within is None or self.model.steps_per_execution > 1 or self._train:
+            return
+        if time.perf_counter() - self._saved > self.within:
             self._save(self._epoch, batch + 1)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -300,14 +339,19 @@ class _Record(keras.callbacks.History):
         if reached > self._best:
             self.best_epoch, self._best = epoch + 1, reached
             self._weights = self.model.get_weights()
-        self._save(epoch + 1)
+        self._interrupted = self.model.stop_training  # by Ctrl-C: this epoch is not a whole one
+        if not self._interrupted:
+            self._save(epoch + 1)
 
     def on_train_end(self, logs=None):
+        self._train_again()
+        self.model._initial_epoch = None
         self.seconds += time.perf_counter() - self._began
         self._began = time.perf_counter()
         if self._weights is not None:
             self.model.set_weights(self._weights)
-        self._save(self.params["epochs"])
+        if not self._interrupted:
+            self._save(self.params["epochs"])
 
     def _write(self):
         with open(self.path, "w", newline="", encoding="utf-8") as file:
@@ -339,14 +383,20 @@ class _Record(keras.callbacks.History):
             arrays |= {f"{kind}{i}": _to_numpy(variable) for i, variable in enumerate(own)}
         partial = self.backup.with_name(f"{self.backup.name}.part")
         with open(partial, "wb") as file:
-            np.savez(file, state=json.dumps(state), **arrays)
+            state = json.dumps(state, default=lambda value: np.asarray(value).tolist())
+            np.savez(file, state=state, **arrays)
         partial.replace(self.backup)
         self._saved = time.perf_counter()
 
     def _restore(self):
-        with np.load(self.backup, allow_pickle=False) as file:
-            kept = dict(file)
-        state = json.loads(str(kept["state"]))
+        try:
+            with np.load(self.backup, allow_pickle=False) as file:
+                kept = dict(file)
+            state = json.loads(str(kept["state"]))
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            raise TrainingError(
+                f"{self.backup} is damaged. Begin anew, without --resume."
+            ) from None
         variables = self._variables()
         arrays, metrics, weights = (
             [kept[name] for name in kept if name.startswith(kind)]
@@ -364,23 +414,29 @@ class _Record(keras.callbacks.History):
         self._weights = weights or None
         self.seconds = state["seconds"]
         self._left = state | {"metric": metrics}
-        others = self._replay()
+        stopped = self._replay()
         _assign(variables, arrays)
-        ended = others or state["epoch"] >= self.params["epochs"]
+        ended = stopped or state["epoch"] >= self.params["epochs"]
         self.model._initial_epoch = self.params["epochs"] if ended else state["epoch"]
-        done = len(self.epoch)
-        print(f"Going on after epoch {done}" if not ended else "This training had ended", end=".\n")
+        where = f"within epoch {state['epoch'] + 1}" if state["batch"] else ""
+        where = where or f"after epoch {state['epoch']}"
+        print("This training had ended." if ended else f"Going on {where}.")
 
     def _replay(self):
-        """Let the other callbacks count the epochs before; return whether one ends the training."""
-        others = [c for c in self.callbacks if not type(c).__module__.startswith("common.")]
-        for callback in others:
+        """Let `EarlyStopping` count the epochs before; return whether it ends the training."""
+        before, self.model.stop_training = self.model.stop_training, False
+        for callback in self.callbacks:
+            if not isinstance(callback, keras.callbacks.EarlyStopping):
+                continue
             callback.on_train_begin()
             for epoch in self.epoch:
                 logs = {key: values[epoch] for key, values in self.history.items()}
-                callback.on_epoch_end(epoch, logs)
-        stop, self.model.stop_training = self.model.stop_training, False
-        return stop
+                # It cannot tell a metric's better side before the metrics are made.
+                with contextlib.suppress(ValueError):
+                    callback.on_epoch_end(epoch, logs)
+            callback.best_weights = None  # those were not the weights of that epoch
+        stopped, self.model.stop_training = self.model.stop_training, before
+        return stopped
 
     def _go_on_within(self, epoch):
         """At the first epoch after a backup: pass over the batches that are behind."""
@@ -389,7 +445,7 @@ class _Record(keras.callbacks.History):
         self._epoch_began -= state["epoch_seconds"] if state["batch"] else 0
         if not state["batch"]:
             return
-        train, behind = self.model.train_function, state["batch"]
+        self._train, behind = self.model.train_function, state["batch"]
 
         def pass_over(iterator):
             nonlocal behind
@@ -400,11 +456,14 @@ class _Record(keras.callbacks.History):
                 _assign(self.model.metrics_variables, state["metric"])
             behind -= 1
             if not behind:
-                self.model.train_function = train
-            self._saved = time.perf_counter()  # what is backed up is further than this
+                self._train_again()
             return self.model.get_metrics_result()
 
         self.model.train_function = pass_over
+
+    def _train_again(self):
+        if self._train:
+            self.model.train_function, self._train = self._train, None
 
 
 def _to_numpy(variable):

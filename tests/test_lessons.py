@@ -489,7 +489,7 @@ def test_as_a_notebook_it_runs_from_top_to_bottom(offline, tmp_path, script):
     assert notebook.cells[0].source.startswith("# ")
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")
     before, after = first.source.split("\nfrom common import devices")
-    first.source = f"{before}\nargs.epochs = 2\nfrom common import devices{after}"
+    first.source = f"{before}\nargs.epochs = 1\nfrom common import devices{after}"
     client = nbclient.NotebookClient(
         notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
@@ -508,7 +508,7 @@ WHOLE = {  # what one epoch of the whole data gives, by the first option of the 
     "mnist.npz": (["train_mnist.py"], [54_000, 6_000, 10_000], 0.975),  # 3 seeds: 98.4 to 98.6%
     "cifar-10-batches-py": (["train_cifar10.py"], [45_000, 5_000, 10_000], 0.35),
     "simpsons5": (
-        ["train_simpsons.py", "--pictures", "data/simpsons5", "--skip-baseline"],
+        ["train_simpsons.py", "--pictures=data/simpsons5", "--skip-baseline", "--image-size=64"],
         [3_072, 614, 614],
         0.1,  # one epoch of it is little more than guessing
     ),

@@ -1,7 +1,10 @@
 """`predict.py`: pictures in, the likeliest classes out; and how pictures are prepared for it."""
 
 import json
+import os
+import shutil
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -88,6 +91,15 @@ def test_a_blank_page_is_a_picture_too(tmp_path):
     Image.new("L", (300, 200), 255).save(tmp_path / "blank.png")
     picture, _ = photographs.prepare(tmp_path / "blank.png", (28, 28, 1), "mnist")
     assert picture.max() == 0
+
+
+def test_a_large_photograph_takes_little_memory(tmp_path):
+    Image.new("L", (6000, 4000), 255).save(tmp_path / "large.jpg")
+    tracemalloc.start()
+    photographs.prepare(tmp_path / "large.jpg", (28, 28, 1), "mnist")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150e6  # of NumPy's arrays; 58 bytes a pixel would be 1.4 GB
 
 
 def test_transparent_deep_and_turned_pictures_are_seen_as_a_viewer_shows_them(digits, tmp_path):
@@ -202,6 +214,42 @@ def test_what_cannot_be_read_is_named_and_skipped(ask, photos, digits):
     expected = ["gone.png", "none", "cut.png", "empty.png", "page.jpg"]
     assert named == [str(photos / name) for name in expected]
     assert printed.count("digit") == 4 * 3
+
+
+def test_names_of_every_kind_are_found_and_printed(ask, photos, tmp_path):
+    for name in ["~copy.png", "two\nlines.png", "[1].png", "wide 你好 😀.png"]:
+        shutil.copy(photos / "0.png", photos / name)
+    hidden = photos / ".thumbnails"
+    hidden.mkdir()
+    shutil.copy(photos / "0.png", hidden)
+    status, printed, _ = ask("--json", "--output", tmp_path / "sheet.png", tmp_path / "photo*")
+    assert status == 0
+    names = {json.loads(line)["picture"].rsplit("/", 1)[1] for line in printed.splitlines()}
+    assert len(names) == 8
+    assert {"two\nlines.png", "wide 你好 😀.png", "Größe 3.PNG"} <= names
+    assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_a_name_that_is_no_text_is_shown_spelled(ask, photos, tmp_path):
+    odd = os.fsencode(photos) + b"/\xff.png"
+    try:
+        with open(odd, "wb") as file:
+            file.write((photos / "0.png").read_bytes())
+    except OSError:
+        pytest.skip("this file system has no such names")
+    status, printed, _ = ask(os.fsdecode(odd), "--json", "--output", tmp_path / "sheet.png")
+    assert status == 0
+    assert os.fsencode(json.loads(printed)["picture"]) == odd
+
+
+def test_a_sheet_that_cannot_be_written_is_one_line(ask, photos, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("common.plots.grid", refuse)
+    with pytest.raises(options.Mistake, match=r"cannot be written to .*; name another place"):
+        ask(photos)
 
 
 def test_nothing_to_read_is_no_sheet(ask, runs, photos):

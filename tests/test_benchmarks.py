@@ -1,0 +1,66 @@
+"""`benchmarks/`: that it runs, and what its ratios are."""
+
+import json
+import sys
+
+import pytest
+from conftest import REPO
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+import beside_the_tutorials
+import side
+
+
+def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    command = ["--sample", "--epochs", 2, "--output", output, "mnist"]
+    done = lesson("benchmarks/beside_the_tutorials.py", *command)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    figures = json.loads(output.read_text(encoding="utf-8"))
+    for who in ("tutorial", "lesson"):
+        measured = figures["mnist"][who]
+        seconds = [seconds for seconds, _, _ in measured["epochs"]]
+        assert len(seconds) == 2
+        assert 0 < seconds[0] < seconds[1] <= measured["fit_seconds"] + 0.01
+        assert 0.3 < measured["test_accuracy"] < 1
+        assert measured["peak_megabytes"] > figures["import"] > 100
+    assert 0 <= figures["mnist"]["lesson"]["waiting"] < 1
+    assert "waiting for input" in done.stdout
+    assert f"Figures: {output}" in done.stdout
+
+
+def test_ratios_are_ours_to_theirs():
+    theirs = {"fit_seconds": 10.0, "epochs": [[4, 0.8, 1], [10, 0.8, 1]], "test_accuracy": 0.8}
+    ours = {
+        "fit_seconds": 20.0,
+        "epochs": [[2, 0.7, 1], [4, 0.8, 1], [6, 0.81, 2]],
+        "test_accuracy": 0.9,
+    }
+    pair = beside_the_tutorials.compare(
+        theirs | {"peak_megabytes": 900}, ours | {"peak_megabytes": 700}, 500
+    )
+    assert pair["seconds_until_passed"] == 6  # equal is not passed
+    assert pair["ratios"] == {
+        "until_passed_to_their_fit": 0.6,
+        "until_passed_to_their_first": 1.5,
+        "fit": 2.0,
+        "memory_above_import": 0.5,
+    }
+    ours["epochs"] = [[2, 0.7, 1]]
+    pair = beside_the_tutorials.compare(
+        theirs | {"peak_megabytes": 900}, ours | {"peak_megabytes": 700}, 500
+    )
+    assert pair["seconds_until_passed"] is pair["ratios"]["until_passed_to_their_fit"] is None
+
+
+@pytest.mark.parametrize("name", beside_the_tutorials.PAIRS)
+def test_each_lesson_has_its_tutorial(name):
+    assert name in side.TUTORIALS
+    assert (REPO / f"train_{name}.py").exists()
+
+
+def test_a_mistake_is_answered_in_one_line(lesson):
+    done = lesson("benchmarks/beside_the_tutorials.py", "minst")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("beside_the_tutorials.py: error: unknown lesson minst; known are")
