@@ -44,6 +44,31 @@ def test_the_table_of_results_is_that_of_the_stored_runs(wanted):
     assert row(*wanted) in (REPO / "README.md").read_text(encoding="utf-8").splitlines()
 
 
+BENCHMARKS = json.loads((REFERENCE / "benchmarks.json").read_text(encoding="utf-8"))
+PEERS = {
+    "mnist": "Keras's `mnist_convnet`",
+    "fashion": "TensorFlow's `keras/classification`",
+    "cifar10": "TensorFlow's `images/cnn`",
+    "simpsons": "TensorFlow's `images/classification`",
+}
+
+
+def compared(name):
+    """A line of the table beside the tutorials, made of the stored figures."""
+    pair = BENCHMARKS[name]
+    theirs, ours, ratios = pair["tutorial"], pair["lesson"], pair["ratios"]
+    return (
+        f"| {PEERS[name]} | {theirs['test_accuracy']:.1%} | {theirs['fit_seconds']:.0f} s "
+        f"| {pair['seconds_until_passed']:.0f} s | {ratios['until_passed_to_their_fit']:.2f} "
+        f"| {ratios['memory_above_import']:.2f} | {ours['waiting']:.0%} |"
+    )
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_the_table_beside_the_tutorials_is_that_of_the_stored_figures(name):
+    assert compared(name) in (REPO / "README.md").read_text(encoding="utf-8").splitlines()
+
+
 def test_every_picture_and_page_that_the_readme_links_is_there():
     for page in [REPO / "README.md", REPO / "data" / "README.md"]:
         for link in page.read_text(encoding="utf-8").split("](")[1:]:
