@@ -135,7 +135,7 @@ def lesson(args, arguments):
 
 def waiting(model, training, steps=100, rounds=3):
     """How much of a step is waiting for input: real batches against one that is repeated."""
-    if len(training) < 20:
+    if len(training) < 4:
         return {"step_seconds": None, "waiting": None}
     steps = min(steps, len(training))
     repeated = training.take(1).cache().repeat(steps).prefetch(4)

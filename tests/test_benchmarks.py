@@ -13,7 +13,7 @@ import side
 
 def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
     output = tmp_path / "figures.json"
-    command = ["--sample", "--epochs", 2, "--output", output, "mnist"]
+    command = ["--sample", "--epochs", 1, "--output", output, "mnist"]
     done = lesson("benchmarks/beside_the_tutorials.py", *command)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -21,9 +21,9 @@ def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
     for who in ("tutorial", "lesson"):
         measured = figures["mnist"][who]
         seconds = [seconds for seconds, _, _ in measured["epochs"]]
-        assert len(seconds) == 2
-        assert 0 < seconds[0] < seconds[1] <= measured["fit_seconds"] + 0.01
-        assert 0.3 < measured["test_accuracy"] < 1
+        assert len(seconds) == 1
+        assert 0 < seconds[0] <= measured["fit_seconds"] + 0.01
+        assert 0.2 < measured["test_accuracy"] < 1
         assert measured["peak_megabytes"] > figures["import"] > 100
     assert 0 <= figures["mnist"]["lesson"]["waiting"] < 1
     assert "waiting for input" in done.stdout
