@@ -106,7 +106,7 @@ def main():
             else:
                 how = " (dark on light: turned around)" if was_turned else ""
                 print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}{how}")
-            lines = [f"{_short(name)} {_percent(p)}" for name, p in likeliest[:3]]
+            lines = [f"{_short(name)} {plots.percent(p)}" for name, p in likeliest[:3]]
             captions.append("\n".join([_short(file.name), *lines]))
         sheet += pictures[: ON_SHEET - len(sheet)]
     if sheet and (args.output or not args.json):
@@ -208,10 +208,6 @@ def _new_file(text):
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.absolute().parent)!r}")
     return path
-
-
-def _percent(probability):
-    return f"{probability:.0%}" if probability < 0.995 else ">99%"
 
 
 def _short(name):

@@ -53,9 +53,9 @@ class_names = pictures.class_names
 # %% [markdown]
 # ## Explore the data
 #
-# How many pictures has each class? Where one has far more than another, a network gains by
-# guessing it when in doubt, and accuracy, the share of right answers, rewards that. So this lesson
-# asks first for the macro F1 (below), in which each class counts the same.
+# Where one class has far more pictures than another, a network gains by guessing it when in doubt,
+# and accuracy rewards that. So this lesson asks first for the macro F1 (below), in which each class
+# counts the same.
 
 # %%
 counts = np.bincount(pictures.labels)
@@ -77,11 +77,8 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 
 # %%
 groups = folders.near_duplicates(pictures)
-sizes = np.bincount(groups)
-print(f"\nPictures with a near-duplicate: {np.mean(sizes[groups] > 1):.1%},", end=" ")
-print(f"in {np.sum(sizes > 1):,} groups, the largest of {sizes.max()}")
 parts = folders.split(pictures, groups, args.seed)
-parts |= {"published test": published} if published else {}
+parts |= folders.with_and_without_twins(published, parts["train"])
 for part, own in parts.items():
     print(f"{len(own.paths):7,} {part}")
 
@@ -169,8 +166,7 @@ plain.summary()
 # accuracy, changes in jumps and so has no slope to go down.
 #
 # **Class weights**: in training, a mistake costs the more, the fewer pictures its class has, so
-# that each class as a whole weighs the same. Over the pictures, the weights have a mean of 1. (The
-# loss of the validation has none: compare accuracies.)
+# that each class weighs the same. (The loss of the validation has none: compare accuracies.)
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -214,14 +210,12 @@ if not args.skip_baseline:
 # - **Augmentation**: no picture comes twice as it was.
 # - **Global pooling** keeps the strongest answer of each filter, wherever in the picture: a face
 #   counts the same at every place, and the large dense layer is gone.
-# - **Dropout** silences a random share of those answers at each step of the training, so that no
-#   class hangs on a few of them.
+# - **Dropout** silences a random share of those answers at each step, so that none is relied on.
 # - **Weight decay** (AdamW is Adam with it) pulls each weight a little toward 0 at each step.
 #
 # It is deeper, too. **Batch normalization** brings each filter's answers to a mean of 0 and a
-# spread of 1 over the batch (later, by running means of them), then scales and shifts them as it
-# learns; it lets larger steps be taken. The steps grow for a tenth of the training, while the
-# slopes still mislead, and shrink along a cosine to 0, to settle.
+# spread of 1 over the batch, then scales and shifts them as it learns, which allows larger steps.
+# These grow for a tenth of the training, then shrink along a cosine to 0, to settle.
 
 
 # %%
@@ -283,27 +277,18 @@ plots.curves(run.folder / "curves.png", histories["second"].history, title, base
 # Precision: the share of the pictures taken for Lisa that show her. Recall: the share of Lisa's
 # pictures that are taken for her. F1: their harmonic mean, near the lower of the two. **Macro F1**:
 # the mean over the classes. The gap between training and test accuracy measures what is known by
-# heart. Published test pictures, if there are any, are judged once more without those that have a
-# near-duplicate in training.
+# heart. Twins are near-duplicates: published test pictures are judged with and without them.
 
 # %%
-alone = np.array([False])
-if published:
-    alone = ~folders.twins(published, parts["train"])
-    print(f"\nOf the {len(alone)} pictures of the published test set,", end=" ")
-    print(f"{np.sum(~alone)} have a near-duplicate among the training pictures.")
 results = {}
 for name, network in networks.items():
     with device.scope():
         classifier = keras.Sequential([*network.layers, keras.layers.Softmax(dtype="float32")])
     print(f"\nThe {name} network:")
     predicted = {part: classifier.predict(batches[part], verbose=0) for part in parts}
-    asked = {part: (labels[part], predicted[part]) for part in parts}
-    if alone.any():
-        asked["without twins"] = [array[alone] for array in asked["published test"]]
-    results[name] = {p: evaluation.evaluate(*pair, class_names) for p, pair in asked.items()}
+    results[name] = {p: evaluation.evaluate(labels[p], predicted[p], class_names) for p in parts}
     for part, figures in results[name].items():
-        right = f"{figures['accuracy']:.2%} of {len(asked[part][0]):,} right"
+        right = f"{figures['accuracy']:.2%} of {len(labels[part]):,} right"
         print(f"{part:>15}: macro F1 {figures['macro_f1']:.3f}, {right}")
     gap = results[name]["train"]["accuracy"] - results[name]["test"]["accuracy"]
     print(f"{'gap':>15}: {100 * gap:.1f} points between training and test accuracy")
@@ -321,6 +306,8 @@ plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names,
 # ## Look at predictions and mistakes
 #
 # Some test pictures, right in blue, wrong in red; then the mistakes that the network was surest of.
+# Last, a single picture, from a file that is not in the training: read and resized as Keras did it
+# with the others, and made a batch of one.
 
 # %%
 some = np.linspace(0, len(truth) - 1, min(20, len(truth)), dtype=int)
@@ -333,11 +320,6 @@ for name, chosen, title in [
     shown = pipeline.pick(cached["test"], chosen), truth[chosen], probabilities[chosen]
     plots.predictions(run.folder / name, *shown, class_names, range(len(chosen)), title)
 
-# %% [markdown]
-# A single picture, from a file that is not in the training: read and resized as Keras did it with
-# the others, and made a batch of one.
-
-# %%
 file = (published or parts["test"]).paths[0]
 picture = folders.read(file, args.image_size)
 (row,) = keras.ops.convert_to_numpy(classifier(picture[np.newaxis]))

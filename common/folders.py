@@ -136,7 +136,32 @@ def near_duplicates(pictures):
     """
     # Vectors of length 1: the square of their distance is 2 - 2 * correlation.
     distance = float(np.sqrt(2 - 2 * ALIKE))
-    return DBSCAN(eps=distance, min_samples=1, algorithm="brute").fit_predict(pictures.thumbnails)
+    clusters = DBSCAN(eps=distance, min_samples=1, algorithm="brute")
+    groups = clusters.fit_predict(pictures.thumbnails)
+    sizes = np.bincount(groups)
+    print(f"\nPictures with a near-duplicate: {np.mean(sizes[groups] > 1):.1%},", end=" ")
+    print(f"in {np.sum(sizes > 1):,} groups, the largest of {sizes.max()}")
+    return groups
+
+
+def with_and_without_twins(published, training):
+    """The published test set, and what of it has no near-duplicate in training.
+
+    Args:
+        published: `Pictures`, or None.
+        training: The `Pictures` that are trained on.
+
+    Returns:
+        A dict by `published test` and `without twins` of `Pictures`, without those that are
+        empty.
+    """
+    if published is None:
+        return {}
+    known = twins(published, training)
+    print(f"Of the {len(known):,} pictures of the published test set,", end=" ")
+    print(f"{np.sum(known):,} have a near-duplicate among the training pictures")
+    alone = {} if known.all() else {"without twins": published.take(~known)}
+    return {"published test": published} | alone
 
 
 def twins(pictures, others):

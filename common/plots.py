@@ -268,14 +268,15 @@ def _verdicts(labels, probabilities, class_names):
     """A caption and a color for each prediction; only a wrong one names the true class."""
     captions, colors = [], []
     for label, row in zip(labels, probabilities, strict=True):
-        caption = f"{class_names[row.argmax()]} ({_percent(row.max())})"
+        caption = f"{class_names[row.argmax()]} ({percent(row.max())})"
         right = row.argmax() == label
         captions.append(caption if right else f"{caption}\nis {class_names[label]}")
         colors.append(RIGHT if right else WRONG)
     return captions, colors
 
 
-def _percent(probability):
+def percent(probability):
+    """A probability in few letters; what is not certain is never shown as 100%."""
     return f"{probability:.0%}" if probability < 0.995 else ">99%"
 
 

@@ -343,6 +343,16 @@ def test_twins_are_those_of_the_same_scene(films):
     assert folders.twins(films.take([1, 4, 6, 60]), first).tolist() == [True, True, False, False]
 
 
+def test_the_published_test_set_is_told_with_and_without_its_twins(films, capsys):
+    first = films.take([0, 3])
+    parts = folders.with_and_without_twins(films.take([1, 4, 6, 60]), first)
+    assert [len(part.paths) for part in parts.values()] == [4, 2]
+    assert parts["without twins"].paths.tolist() == films.paths[[6, 60]].tolist()
+    assert "Of the 4 pictures of the published test set, 2 have" in capsys.readouterr().out
+    assert list(folders.with_and_without_twins(films.take([1, 4]), first)) == ["published test"]
+    assert folders.with_and_without_twins(None, first) == {}
+
+
 @pytest.mark.parametrize("counts", [(3, 300, 300), (4, 60), (7, 60), (3, 3), (5,) * 20])
 @pytest.mark.parametrize("seed", range(5))
 def test_small_classes_are_in_every_part_and_take_nothing_from_large_ones(counts, seed):

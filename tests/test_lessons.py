@@ -427,7 +427,7 @@ def test_a_terminated_lesson_takes_its_temporary_files_away(offline, tmp_path):
     read_until(process, "Epoch 2/")
     cache = run_folder(tmp_path / "outputs")
     assert len(list(temporary.glob("lesson-pictures-*"))) == 1
-    assert len(list(cache.glob("cache-*"))) == 4
+    assert len(list(cache.glob("cache-*"))) == 5
     process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143

@@ -301,6 +301,11 @@ def test_a_run_that_is_not_there_or_damaged_is_one_line(ask, runs, photos, tmp_p
     (run / "results.json").write_text(results.replace('"digit 9"', '"digit 9", "ten"'))
     with pytest.raises(options.Mistake, match="are not of one run"):
         ask(photos)
+    (run / "results.json").write_text(
+        results.replace('"options": {', '"options": {"image_size": 64')
+    )
+    with pytest.raises(options.Mistake, match="how to prepare pictures for its input"):
+        ask(photos)
     (run / "results.json").write_text(results[:20])
     with pytest.raises(options.Mistake, match=r"results\.json cannot be read"):
         ask(photos)

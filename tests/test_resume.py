@@ -173,6 +173,13 @@ def test_a_cell_that_is_run_again_trains_anew(train):
     assert len(rows) == 3
 
 
+def test_a_run_that_was_begun_in_another_precision_is_one_line(tmp_path):
+    begun = {"script": "a.py", "options": {"epochs": 6}, "precision": "mixed_float16"}
+    (tmp_path / options.BEGUN).write_text(json.dumps(begun))
+    with pytest.raises(runs.TrainingError, match="was begun in mixed_float16, and this machine"):
+        runs.Run("a", "b", SimpleNamespace(resume=tmp_path, deterministic=True))
+
+
 def test_a_run_that_is_still_at_work_is_left_alone(train, tmp_path):
     pytest.importorskip("fcntl")
     run, *_ = train("whole")
