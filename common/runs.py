@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import csv
 import datetime
+import gc
 import hashlib
 import json
 import math
@@ -352,6 +353,9 @@ class _Record(keras.callbacks.History):
             self.model.set_weights(self._weights)
         if not self._interrupted:
             self._save(self.params["epochs"])
+        # What Keras traced for `fit` holds memory; it traces anew where there is a need.
+        self.model.train_function = self.model.test_function = None
+        gc.collect()
 
     def _write(self):
         with open(self.path, "w", newline="", encoding="utf-8") as file:

@@ -1,6 +1,7 @@
 """The device: what is said of it, which precision it gets, and several of them at once."""
 
 import os
+import platform
 import re
 import stat
 import subprocess
@@ -185,3 +186,38 @@ def test_the_lesson_trains_on_two_devices(tmp_path, offline, script):
     assert (run_folder(tmp_path) / "results.json").exists()
     differ = re.search(r"its probabilities differ by (\S+) at the most", done.stdout)
     assert float(differ[1]) < 1e-5
+
+
+HEAPS = """
+import ctypes, os, threading
+from common import devices
+
+devices._share_freed_memory()
+go = threading.Barrier(9)
+def use():
+    go.wait()  # all of them live at the same time
+    kept = [bytes(1000) for _ in range(1000)]
+    go.wait()
+threads = [threading.Thread(target=use) for _ in range(8)]
+[thread.start() for thread in threads]
+go.wait(), go.wait()
+c = ctypes.CDLL(None)
+c.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(c.fdopen(1, b"w"))
+c.malloc_info(0, out), c.fflush(out)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="this is about glibc"
+)
+def test_threads_share_what_they_have_freed():
+    def heaps(environment):
+        command = [sys.executable, "-c", HEAPS]
+        run = subprocess.run(
+            command, cwd=REPO, env=environment, capture_output=True, text=True, check=True
+        )
+        return run.stdout.count("<heap nr")
+
+    assert heaps(ENVIRONMENT) <= max(2, devices._cores())
+    assert heaps(ENVIRONMENT | {"MALLOC_ARENA_MAX": "6"}) == 6  # what a user sets counts
