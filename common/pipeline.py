@@ -17,10 +17,11 @@ import tensorflow as tf
 
 from common import devices
 
-# As many batches are distorted at a time as there are cores, and four are kept ready. Not
+# As many files are decoded at a time as there are cores; as many batches distorted, or half as
+# many where the network computes on the same cores; and four are kept ready. Not
 # `tf.data.AUTOTUNE`: its thread is asleep when an epoch ends, and the epoch waits until it wakes
 # (TensorFlow 2.21, in the destructor of `RootDataset`). On two cores that was nothing in one
-# epoch and up to four seconds in the next; these two numbers were as fast, without the wait.
+# epoch and up to four seconds in the next; these numbers were as fast, without the wait.
 PARALLEL = os.cpu_count() or 1
 READY = 4
 
@@ -157,7 +158,8 @@ def _epochs(cached, buffer, batch_size, augment, seed):
 
     # TensorFlow's determinism allows no parallel calls behind a variable (`_epoch`), and says so
     # by a line about an unknown attribute.
-    parallel = None if devices.deterministic else PARALLEL
+    parallel = PARALLEL if tf.config.list_physical_devices("GPU") else max(1, PARALLEL // 2)
+    parallel = None if devices.deterministic else parallel
     dataset = dataset.map(augmented, num_parallel_calls=parallel).prefetch(READY)
     return dataset.with_options(_without_autotuner())
 
