@@ -81,30 +81,30 @@ def main():
         raise options.Mistake(f"{run}: how to prepare pictures for its input {shape} is not known.")
     sheet, captions = [], []
     for start in range(0, len(files), BATCH):
-        readable, pictures, turned = [], [], []
+        readable, pictures, inverted = [], [], []
         for file in files[start : start + BATCH]:
             try:
-                picture, was_turned = photographs.prepare(file, shape, results["lesson"], size)
+                picture, was_inverted = photographs.prepare(file, shape, results["lesson"], size)
             except photographs.PictureError as error:
                 failed.append(file)
                 print(f"{parser.prog}: {file}: skipped: {error}", file=sys.stderr)
                 continue
             readable.append(file)
             pictures.append(picture)
-            turned.append(was_turned)
+            inverted.append(was_inverted)
         if not pictures:
             continue
         rows = model.predict(np.stack(pictures), verbose=0)
-        for file, row, was_turned in zip(readable, rows, turned, strict=True):
+        for file, row, was_inverted in zip(readable, rows, inverted, strict=True):
             order = np.argsort(-row, kind="stable")
             likeliest = [(class_names[i], float(row[i])) for i in order]
             if args.json:
                 first, probability = likeliest[0]
                 line = {"picture": str(file), "class": first, "probability": probability}
-                line |= {"probabilities": dict(likeliest), "turned_around": was_turned}
+                line |= {"probabilities": dict(likeliest), "inverted": was_inverted}
                 print(json.dumps(line))
             else:
-                how = " (dark on light: turned around)" if was_turned else ""
+                how = " (dark on light: inverted)" if was_inverted else ""
                 print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}{how}")
             lines = [f"{_short(name)} {plots.percent(p)}" for name, p in likeliest[:3]]
             captions.append("\n".join([_short(file.name), *lines]))

@@ -210,6 +210,11 @@ def _default(value):
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind each option; description and examples as they are written."""
 
+    def _get_help_string(self, action):
+        if action.default is None:  # said in words
+            return action.help
+        return super()._get_help_string(action)
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that answers a mistake with one line, and with the likely name."""
@@ -255,19 +260,20 @@ class _LessonParser(Parser):
         model = given.get("model")
         folder = Path(os.path.expanduser(found.resume))
         if not found.resume:
-            folder = _newest_run(found.output_dir, self.prog, model)
+            folder = _newest_run(found.output_dir, self.prog, model, "*/*")
             if folder is None:
                 what = self.prog if model is None else f"{self.prog} --model {model}"
                 print(f"Notice: no run of {what} in {found.output_dir}; this one begins.")
                 found.resume = None
                 return
+        elif not folder.is_dir():
+            self.error(f"argument --resume: there is no folder {str(folder)!r}")
+        elif not any((folder / name).exists() for name in (BEGUN, FINISHED)):
+            folder = _newest_run(folder, self.prog, model, "*") or folder
         begun = _begun(folder / FINISHED)
-        if begun and begun.get("script") == self.prog:
-            for left in [*folder.glob("backup*"), folder / BEGUN]:  # killed at the very end
-                left.unlink(missing_ok=True)
-            print(f"{folder} is finished; there is nothing to go on with.")
-            self.exit(0)
-        begun = _begun(folder / BEGUN)
+        finished = begun and begun.get("script") == self.prog
+        if not finished:
+            begun = _begun(folder / BEGUN)
         if begun is None or begun["script"] != self.prog:
             self.error(f"argument --resume: {str(folder)!r} holds no run of {self.prog}")
         for name, value in begun["options"].items():
@@ -286,13 +292,18 @@ class _LessonParser(Parser):
                     "anew, without --resume"
                 )
             setattr(found, name, value)
+        if finished:
+            for left in [*folder.glob("backup*"), folder / BEGUN]:  # killed at the very end
+                left.unlink(missing_ok=True)
+            print(f"{folder} is finished; there is nothing to go on with.")
+            self.exit(0)
         found.resume = folder
 
 
-def _newest_run(output_dir, script, model):
+def _newest_run(place, script, model, below):
     """The folder of the newest run of a lesson, finished or not; None: there is none."""
     found = {}
-    for path in [*output_dir.glob(f"*/*/{BEGUN}"), *output_dir.glob(f"*/*/{FINISHED}")]:
+    for path in [*place.glob(f"{below}/{BEGUN}"), *place.glob(f"{below}/{FINISHED}")]:
         run = _begun(path)
         if run and run["script"] == script and model in (None, run["options"].get("model")):
             with contextlib.suppress(OSError):  # it ends at this moment

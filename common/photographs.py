@@ -21,7 +21,7 @@ def prepare(path, shape, lesson, image_size=None):
     - of a digit, or a piece of clothing, the background is taken away, and it is scaled and
       placed as in the data set: a digit fits 20x20 pixels and has its center of mass in the
       middle of 28x28 (LeCun, Cortes, Burges, 1998), clothing fits 28x28 (Xiao, Rasul, Vollgraf,
-      2017). Both are light on dark there: what is dark on light is turned around;
+      2017). Both are light on dark there: what is dark on light is inverted;
     - of others, the largest square in the middle is scaled.
 
     Args:
@@ -31,7 +31,7 @@ def prepare(path, shape, lesson, image_size=None):
         image_size: Of a lesson that read folders: its option; of others, None.
 
     Returns:
-        A uint8 array of `shape`; and whether it was turned around.
+        A uint8 array of `shape`; and whether it was inverted.
 
     Raises:
         PictureError: The file cannot be opened, or not decoded.
@@ -39,17 +39,17 @@ def prepare(path, shape, lesson, image_size=None):
     if image_size:
         return _as_in_folders(path, shape), False
     picture = _open(path, "L" if shape[2] == 1 else "RGB")
-    turned = False
+    inverted = False
     if lesson in ("mnist", "fashion") and shape == (28, 28, 1):
         pixels = np.asarray(picture, np.float32)
-        turned = bool(_background(pixels) > 127)
-        pixels = 255 - pixels if turned else pixels
+        inverted = bool(_background(pixels) > 127)
+        pixels = 255 - pixels if inverted else pixels
         if pixels.shape != shape[:2]:
             pixels = _cut_out(pixels, 20 if lesson == "mnist" else 28)
             pixels = _centered(pixels, shape, by_mass=lesson == "mnist")
-        return pixels.round().astype(np.uint8)[..., np.newaxis], turned
+        return pixels.round().astype(np.uint8)[..., np.newaxis], inverted
     picture = ImageOps.fit(picture, (shape[1], shape[0]), Image.Resampling.BOX)
-    return np.asarray(picture, np.uint8).reshape(shape), turned
+    return np.asarray(picture, np.uint8).reshape(shape), inverted
 
 
 def _as_in_folders(path, shape):

@@ -45,7 +45,7 @@ def likeness(a, b):
 # Preparing
 
 
-def test_a_photographed_digit_is_turned_around_and_placed_as_mnist_has_it(digits, tmp_path):
+def test_a_photographed_digit_is_inverted_and_placed_as_mnist_has_it(digits, tmp_path):
     rng = np.random.default_rng(0)
     found = []
     for i in range(0, 500, 25):

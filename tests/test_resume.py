@@ -245,10 +245,13 @@ def test_a_run_is_gone_on_with_by_its_own_options(lesson, tmp_path):
     assert results["script"] == "train_mnist.py"
     left = {path.name for path in folder.iterdir()}
     assert not any(name.startswith(("backup", "begun")) for name in left)
-    for place in [[], [folder]]:
+    for place in [[], [folder], [folder.parent]]:  # of the lesson's folder, the newest
         done = lesson("train_mnist.py", "--resume", *place, "--output-dir", tmp_path)
         assert done.returncode == 0
         assert done.stdout == f"{folder} is finished; there is nothing to go on with.\n"
+    done = lesson("train_mnist.py", "--resume", folder, "--seed", "8")  # not the run asked for
+    assert done.returncode == 2
+    assert done.stderr.startswith("train_mnist.py: error: argument --seed: 8 here, 7 in ")
 
 
 @pytest.mark.parametrize(
@@ -275,17 +278,20 @@ def test_what_is_no_run_of_the_lesson_is_refused(lesson, tmp_path):
         done = lesson(script, "--resume", place)
         assert done.returncode == 2
         assert done.stderr.endswith(f"'{place}' holds no run of {script}\n")
+    done = lesson("train_mnist.py", "--resume", tmp_path / "gone")
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"there is no folder '{tmp_path / 'gone'}'\n")
 
 
 def test_the_newest_run_of_the_model_is_meant(tmp_path):
     newer = begun(tmp_path / "a-mlp" / "1", script="a.py", model="mlp")
     older = begun(tmp_path / "a-cnn" / "1", script="a.py", model="cnn")
     os.utime(older / options.BEGUN, (1, 1))
-    assert options._newest_run(tmp_path, "a.py", None) == newer
-    assert options._newest_run(tmp_path, "a.py", "cnn") == older
-    assert options._newest_run(tmp_path, "b.py", None) is None
+    assert options._newest_run(tmp_path, "a.py", None, "*/*") == newer
+    assert options._newest_run(tmp_path, "a.py", "cnn", "*/*") == older
+    assert options._newest_run(tmp_path, "b.py", None, "*/*") is None
     (newer / options.BEGUN).write_text("{")  # cut off before anything was known of it
-    assert options._newest_run(tmp_path, "a.py", None) == older
+    assert options._newest_run(tmp_path, "a.py", None, "*/*") == older
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL to send on Windows")
