@@ -9,7 +9,7 @@ class RandomAffine(keras.layers.RandomRotation):
     """Turns, shifts, zooms and mirrors each picture of a batch, each in its own way.
 
     Keras has `RandomRotation`, `RandomTranslation`, `RandomZoom` and `RandomFlip`; each computes
-    every pixel anew, so three of them take three times as long, and blur three times. All four are
+    every pixel anew, so three of them take about three times as long. All four are
     affine maps of the plane, and so is what they are together: this layer draws the factors as
     they do, multiplies the maps, and looks up every pixel once. (As torchvision's `RandomAffine`.)
 
@@ -17,7 +17,7 @@ class RandomAffine(keras.layers.RandomRotation):
         rotation: Up to which share of a full turn, either way.
         translation: Up to which share of height and width, each for itself.
         zoom: Lower and upper share by which more is seen, as of `RandomZoom`: negative is nearer.
-        flip: Whether every other picture, at random, is mirrored, left to right.
+        flip: Whether a picture is mirrored, left to right, with a probability of one half.
         fill_mode: What is beyond the border, as of `RandomRotation`; "constant": `fill_value`, 0.
         interpolation: "nearest" takes the nearest pixel; "bilinear" blends four, and takes longer.
         **kwargs: Of `RandomRotation`: `fill_value`, `seed`, `dtype` ("uint8": bytes stay bytes).

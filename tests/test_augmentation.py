@@ -110,6 +110,9 @@ def test_it_is_saved_and_loaded_as_a_layer_of_a_model(pictures, tmp_path):
 def test_in_the_pipeline_each_picture_has_its_own(pictures):
     same = np.repeat(pictures[:1], 32, axis=0)
     augment = RandomAffine(0.1, 0.1, (-0.2, 0.2), flip=True, dtype="uint8")
+    darker = keras.layers.RandomBrightness((-0.2, -0.2))  # beside Keras's own; it makes floats
+    augment = keras.layers.Pipeline([augment, darker])
     batches = pipeline.training_batches(same, np.arange(32), 8, augment).as_numpy_iterator()
     x = np.concatenate([pictures for pictures, _ in batches])
     assert len(np.unique(x.reshape(32, -1), axis=0)) == 32
+    assert x.max() <= pictures[0].max() - 50  # a fifth of 255
