@@ -110,7 +110,7 @@ for part in parts:
         seed=args.seed,
         verbose=False,
     )
-    where = args.cache if part in ("train", "validation") else "disk"  # until it is their turn
+    where = args.cache if part == "train" else "disk"  # the others are read from end to end
     cached[part], labels[part] = pipeline.cached(dataset, where, run.folder)
 
 augment = augmentation.RandomAffine(

@@ -143,7 +143,9 @@ def show(name, peer, pair):
     print(f"  memory above the bare import of both packages: {ratios['memory_above_import']:.2f}")
     waiting, step = pair["lesson"]["waiting"], pair["lesson"]["step_seconds"]
     if step:
-        print(f"  waiting for input: {waiting:.1%} of a step of {1000 * step:.0f} ms", flush=True)
+        rounds = pair["lesson"]["waiting_rounds"]
+        spread = f"{len(rounds)} rounds: {rounds[0]:.1%} to {rounds[-1]:.1%}"
+        print(f"  waiting for input: {waiting:.1%} of a step of {1000 * step:.0f} ms ({spread})")
 
 
 if __name__ == "__main__":

@@ -133,8 +133,11 @@ def lesson(args, arguments):
     return measured
 
 
-def waiting(model, training, steps=100, rounds=3):
-    """How much of a step is waiting for input: real batches against one that is repeated."""
+def waiting(model, training, steps=200, rounds=7):
+    """How much of a step is waiting for input: real batches against one that is repeated.
+
+    The two in turn; the median of the rounds counts, and all of them are kept.
+    """
     if len(training) < 4:
         return {"step_seconds": None, "waiting": None}
     steps = min(steps, len(training))
@@ -146,8 +149,13 @@ def waiting(model, training, steps=100, rounds=3):
             clock = Steps()
             model.fit(data, shuffle=False, verbose=0, callbacks=[clock.callback])
             seconds[name].append(clock.mean())
-    real, repeated = (sorted(seconds[name][1:])[rounds // 2] for name in ("real", "repeated"))
-    return {"step_seconds": real, "waiting": max(0.0, 1 - repeated / real)}
+    pairs = list(zip(seconds["real"], seconds["repeated"], strict=True))[1:]
+    shares = sorted(1 - repeated / real for real, repeated in pairs)
+    return {
+        "step_seconds": sorted(real for real, _ in pairs)[rounds // 2],
+        "waiting": max(0.0, shares[rounds // 2]),
+        "waiting_rounds": shares,
+    }
 
 
 class Steps:

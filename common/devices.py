@@ -6,6 +6,7 @@ The only place that imports TensorFlow first: what it writes while it starts is 
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import os
 import platform
 import re
@@ -25,6 +26,7 @@ _CHATTER = re.compile(
     r"|Unable to register cu\w+ factory"
     r"|computation_placer\.cc:\d+\] computation placer already registered"
     r"|TF-TRT Warning"
+    r"|device_compiler\.h:\d+\] Compiled cluster using XLA"
 )
 # These tell of a missing GPU: news only for someone who has an NVIDIA card.
 _WITHOUT_CARD = re.compile(
@@ -152,15 +154,31 @@ def _share_freed_memory():
             ctypes.CDLL(None).mallopt(-8, _cores())  # M_ARENA_MAX of malloc.h
 
 
+def return_freed_memory():
+    """Give the system back what this program has freed; glibc keeps it, in case it is asked again.
+
+    Between two large steps, so that the peak is that of the larger one, not their sum.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextlib.contextmanager
 def _sifted_stderr():
-    """Hold back what is written to file descriptor 2, then pass on all but known chatter."""
+    """Do so while TensorFlow starts, unless the user asked for all of it."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         yield  # the user's own level wins; or there is nothing to come
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    with hold_stderr(lambda text: sift(text, card=has_nvidia_card)):
+    with without_chatter():
         yield
+
+
+def without_chatter():
+    """Hold back what is written to file descriptor 2, then pass on all but known chatter."""
+    return hold_stderr(lambda text: sift(text, card=has_nvidia_card))
 
 
 @contextlib.contextmanager

@@ -109,6 +109,7 @@ def cached(dataset, where, folder):
         raise PipelineError(f"the pictures could not be read and cached: {reason}") from None
     kept = f"{size / 2**20:,.0f} MB, {'on disk' if path else 'in memory'}"
     print(f"Decoded {len(labels):,} pictures: {kept}", flush=True)
+    devices.return_freed_memory()
     return dataset, labels
 
 

@@ -5,7 +5,6 @@ Each function draws one picture and writes it to `path`. Pictures are uint8 arra
 what a picture answers, the lesson says.
 """
 
-import gc
 import sys
 import warnings
 
@@ -13,6 +12,8 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from common import devices
 
 RIGHT, WRONG = "tab:blue", "tab:red"
 WIDTH = 8  # inches
@@ -301,4 +302,4 @@ def _finish(figure, path, foot=0.0):
     if _show:
         plt.show()
     plt.close(figure)
-    gc.collect()  # a figure's parts hold each other: 10 to 20 MB until then
+    devices.return_freed_memory()  # a figure's parts hold each other: 10 to 20 MB until then

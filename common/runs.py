@@ -5,7 +5,6 @@ import atexit
 import contextlib
 import csv
 import datetime
-import gc
 import hashlib
 import json
 import math
@@ -22,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from common import pipeline, report
+from common import devices, pipeline, report
 from common.options import BEGUN, FINISHED, HOME
 
 BACKUP = "backup"
@@ -355,7 +354,7 @@ class _Record(keras.callbacks.History):
             self._save(self.params["epochs"])
         # What Keras traced for `fit` holds memory; it traces anew where there is a need.
         self.model.train_function = self.model.test_function = None
-        gc.collect()
+        devices.return_freed_memory()
 
     def _write(self):
         with open(self.path, "w", newline="", encoding="utf-8") as file:

@@ -7,6 +7,8 @@ import pytest
 from common import pipeline
 from common.augmentation import RandomAffine
 
+NEAREST = {"fill_mode": "nearest", "interpolation": "nearest", "dtype": "uint8"}
+
 
 @pytest.fixture(scope="module")
 def pictures():
@@ -32,22 +34,20 @@ def distorted(layer, pictures):
         ({"zoom": (0.23, 0.23)}, "RandomZoom", (0.23, 0.23)),
     ],
 )
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_alone_each_is_that_of_keras(pictures, ours, keras_layer, factor, interpolation):
-    how = {"fill_mode": "constant", "interpolation": interpolation, "dtype": "uint8"}
-    theirs = distorted(getattr(keras.layers, keras_layer)(factor, **how), pictures)
-    result = distorted(RandomAffine(**ours, **how), pictures)
+def test_alone_each_is_that_of_keras(pictures, ours, keras_layer, factor):
+    theirs = distorted(getattr(keras.layers, keras_layer)(factor, **NEAREST), pictures)
+    result = distorted(RandomAffine(**ours, dtype="uint8"), pictures)
     assert np.abs(result - pictures).mean() > 10  # it does something
     differ = np.abs(result - theirs).max(axis=-1) > 1
-    assert differ.mean() < 0.02  # where a place falls between two pixels, or on the border
+    assert differ.mean() < 0.02  # where a place falls between two pixels
 
 
 def test_together_they_are_one_after_the_other(pictures):
-    how = {"fill_mode": "nearest", "interpolation": "bilinear", "dtype": "uint8"}
-    both = distorted(RandomAffine((0.04, 0.04), zoom=(-0.2, -0.2), **how), pictures)
+    both = distorted(RandomAffine((0.04, 0.04), zoom=(-0.2, -0.2), dtype="uint8"), pictures)
+    how = NEAREST | {"interpolation": "bilinear"}  # so that two steps lose little
     after = keras.layers.RandomRotation((0.04, 0.04), **how)(pictures, training=True)
     after = distorted(keras.layers.RandomZoom((-0.2, -0.2), **how), after)
-    assert np.abs(both - after).mean() < 2
+    assert np.abs(both - after).mean() < 5  # two bilinear steps against one nearest
     assert np.abs(both - pictures).mean() > 10
 
 
@@ -65,15 +65,12 @@ def test_pictures_are_shifted_as_far_as_asked(pictures):
 
 
 def _shift(before, after):
-    """By how many rows and columns a picture was shifted, the rest of it black."""
+    """By how many rows and columns a picture was shifted, its border repeated."""
     for down in range(-5, 6):
         for right in range(-5, 6):
-            moved = np.zeros_like(before)
-            rows, columns = (
-                [slice(max(0, by), min(0, by) or None), slice(max(0, -by), min(0, -by) or None)]
-                for by in (down, right)
-            )
-            moved[rows[0], columns[0]] = before[rows[1], columns[1]]
+            rows = np.clip(np.arange(len(before)) - down, 0, len(before) - 1)
+            columns = np.clip(np.arange(before.shape[1]) - right, 0, before.shape[1] - 1)
+            moved = before[rows][:, columns]
             if np.array_equal(moved, after):
                 return down, right
     raise AssertionError("not a shift")
@@ -94,8 +91,14 @@ def test_without_a_factor_and_outside_of_training_nothing_changes(pictures):
     np.testing.assert_array_equal(layer(pictures, training=False), pictures)
 
 
+def test_a_single_picture_is_distorted_as_one_of_a_batch(pictures):
+    layer = RandomAffine((0.1, 0.1), zoom=(-0.2, -0.2), dtype="uint8")
+    batch, single = distorted(layer, pictures[:1]), distorted(layer, pictures[0])
+    np.testing.assert_array_equal(single, batch[0])
+
+
 def test_it_is_saved_and_loaded_as_a_layer_of_a_model(pictures, tmp_path):
-    layer = RandomAffine((0.1, 0.1), zoom=(-0.3, -0.3), fill_mode="reflect", dtype="uint8")
+    layer = RandomAffine((0.1, 0.1), zoom=(-0.3, -0.3), dtype="uint8")
     model = keras.Sequential([keras.Input((40, 30, 3), dtype="uint8"), layer])
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(
