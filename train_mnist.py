@@ -2,8 +2,8 @@
 """
 # Handwritten digits, read by a small convolutional network
 
-How many handwritten digits does a small convolutional network misread after ten epochs, that is,
-ten passes over the training pictures? Would you have read those?
+How many handwritten digits does a small convolutional network misread after a few epochs, that is,
+passes over the training pictures? Would you have read those?
 
     python train_mnist.py            # MNIST; downloads it (12 MB) if it is not there
     python train_mnist.py --sample   # 5,000 of its 70,000 pictures; needs no network

@@ -1,5 +1,6 @@
 """A distortion that does in one step what takes Keras a layer each."""
 
+import functools
 import math
 
 import keras
@@ -35,8 +36,7 @@ class RandomAffine(keras.layers.RandomRotation):
     def __init__(self, rotation=0.0, translation=0.0, zoom=(0.0, 0.0), *, flip=False, **kwargs):
         super().__init__(rotation, fill_mode="nearest", interpolation="nearest", **kwargs)
         self.translation, self.zoom, self.flip = translation, tuple(zoom), flip
-        with devices.without_chatter(), tf.device("CPU"):  # TensorFlow 2.20 tells of the first use
-            _look_up(tf.zeros((1, 1, 1, 1)), tf.zeros((6, 1)))
+        _look_up()
 
     def get_random_transformation(self, data, training=True, seed=None):
         """Five numbers for each picture, from 0 to 1, shape (5, count)."""
@@ -59,7 +59,7 @@ class RandomAffine(keras.layers.RandomRotation):
         side = tf.where(half < (0.5 if self.flip else 0), -1.0, 1.0)
         cos, sin = (1 + more) * tf.cos(2 * math.pi * turn), (1 + more) * tf.sin(2 * math.pi * turn)
         with tf.device("CPU"):
-            return _look_up(images, tf.stack([side * sin, cos, down, side * cos, -sin, right]))
+            return _look_up()(images, tf.stack([side * sin, cos, down, side * cos, -sin, right]))
 
     def get_config(self):
         config = super().get_config()
@@ -73,8 +73,21 @@ class RandomAffine(keras.layers.RandomRotation):
         }
 
 
-@tf.function(jit_compile=True)
-def _look_up(images, maps):
+@functools.cache
+def _look_up():
+    """`_pixels`, compiled where that can be done."""
+    if tf.config.list_physical_devices("GPU"):  # where XLA for the CPU has not been tried
+        return _pixels
+    compiled = tf.function(_pixels, jit_compile=True)
+    with devices.without_chatter():  # TensorFlow 2.20 tells of the first use of XLA
+        try:
+            compiled(tf.zeros((1, 1, 1, 1)), tf.zeros((6, 1)))
+        except tf.errors.OpError:  # a TensorFlow that was built without it
+            return _pixels
+    return compiled
+
+
+def _pixels(images, maps):
     """Each pixel of the output from the place that it shows, counted from the picture's center.
 
     That is, of a pixel at (y, x): row a x + b y + c height, column d x + e y + f width; `maps` has

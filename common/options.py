@@ -296,14 +296,16 @@ class _LessonParser(Parser):
             for left in [*folder.glob("backup*"), folder / BEGUN]:  # killed at the very end
                 left.unlink(missing_ok=True)
             print(f"{folder} is finished; there is nothing to go on with.")
+            if other := _newest_run(folder.parent, self.prog, model, "*", [BEGUN]):
+                print(f"Another one is not finished: --resume {other}")
             self.exit(0)
         found.resume = folder
 
 
-def _newest_run(place, script, model, below):
+def _newest_run(place, script, model, below, kinds=(BEGUN, FINISHED)):
     """The folder of the newest run of a lesson, finished or not; None: there is none."""
     found = {}
-    for path in [*place.glob(f"{below}/{BEGUN}"), *place.glob(f"{below}/{FINISHED}")]:
+    for path in (path for kind in kinds for path in place.glob(f"{below}/{kind}")):
         run = _begun(path)
         if run and run["script"] == script and model in (None, run["options"].get("model")):
             with contextlib.suppress(OSError):  # it ends at this moment

@@ -165,7 +165,7 @@ class Run:
 
     def _callbacks(self, suffix):
         """The callbacks of one training, whose history and backup are named with this suffix."""
-        callbacks = [_StopAtNaN(), _StopAtInterrupt()]
+        callbacks = [_StopAtNaN(self.folder), _StopAtInterrupt()]
         paths = self.folder / f"history{suffix}.csv", self.folder / f"{BACKUP}{suffix}.npz"
         how = {"timed": not self.options.deterministic, "resume": bool(self.options.resume)}
         callbacks.insert(1, _Record(*paths, callbacks, **how))
@@ -479,13 +479,21 @@ def _assign(variables, arrays):
 
 
 class _StopAtNaN(keras.callbacks.Callback):
-    """Ends the training at the first loss that is not a finite number."""
+    """Ends the training at the first loss that is not a finite number.
+
+    The run cannot be gone on with, because its options would lead there again.
+    """
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch + 1
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
+            forget(self.folder)
             raise TrainingError(
                 f"the loss is not a number any more (epoch {self._epoch}, step {batch + 1}): "
                 "try a smaller --learning-rate. No model was saved."

@@ -248,7 +248,10 @@ def test_a_run_is_gone_on_with_by_its_own_options(lesson, tmp_path):
     for place in [[], [folder], [folder.parent]]:  # of the lesson's folder, the newest
         done = lesson("train_mnist.py", "--resume", *place, "--output-dir", tmp_path)
         assert done.returncode == 0
-        assert done.stdout == f"{folder} is finished; there is nothing to go on with.\n"
+        assert done.stdout == (
+            f"{folder} is finished; there is nothing to go on with.\n"
+            f"Another one is not finished: --resume {folder.with_name('older')}\n"
+        )
     done = lesson("train_mnist.py", "--resume", folder, "--seed", "8")  # not the run asked for
     assert done.returncode == 2
     assert done.stderr.startswith("train_mnist.py: error: argument --seed: 8 here, 7 in ")
