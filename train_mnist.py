@@ -8,7 +8,7 @@ passes over the training pictures? Would you have read those?
     python train_mnist.py            # MNIST; downloads it (12 MB) if it is not there
     python train_mnist.py --sample   # 5,000 of its 70,000 pictures; needs no network
 
-Expect 99.57% to be right (99.54 to 99.61; seeds 0, 1, 2) after one minute of training on two cores
+Expect 99.54% to be right (99.51 to 99.57; seeds 0, 1, 2) after one minute of training on two cores
 of an AMD EPYC (Zen 5), in bfloat16.
 """
 
@@ -16,7 +16,7 @@ of an AMD EPYC (Zen 5), in bfloat16.
 # ## Set up
 #
 # `devices.start` names the device. Where the hardware is fast at numbers of 16 bits, the layers
-# compute with those and keep their weights in 32: on the CPU above, 57 s of training, not 88.
+# compute with those and keep their weights in 32: on the CPU above, 46 s of training, not 73.
 
 # %%
 from common import options
