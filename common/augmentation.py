@@ -14,10 +14,11 @@ class RandomAffine(keras.layers.RandomRotation):
 
     Keras has `RandomRotation`, `RandomTranslation`, `RandomZoom` and `RandomFlip`; each computes
     every pixel anew. All four are affine maps of the plane, and so is what they are together:
-    this layer draws the factors as they do, and looks up every pixel once, in a loop that XLA
-    compiles. On a CPU, which also trains, that saves much: three of Keras's layers, with nearest
-    pixels, took 8 times as long for grey pictures of 28x28, and 19 times for 128x128 in color
-    (one core of an AMD EPYC Zen 5, TensorFlow 2.21). (Compare torchvision's `RandomAffine`.)
+    this layer draws the factors as they do, and looks up every pixel once, in a loop that XLA,
+    TensorFlow's compiler, compiles (but beside a GPU). On a CPU, which also trains, that saves
+    much: three of Keras's layers, with nearest pixels, took 8 times as long for grey pictures of
+    28x28, and 19 times for 128x128 in color (one core of an AMD EPYC Zen 5, TensorFlow 2.21).
+    Compare torchvision's `RandomAffine`.
 
     A pixel becomes the nearest one of the place that it shows; beyond the border, the nearest on
     the border, as with `interpolation="nearest", fill_mode="nearest"` of Keras's layers.
@@ -29,8 +30,9 @@ class RandomAffine(keras.layers.RandomRotation):
         flip: Whether a picture is mirrored, left to right, with a probability of one half.
         **kwargs: Of `RandomRotation`: `seed`, `dtype` ("uint8": bytes stay bytes).
 
-    Input and output are pictures, shape (count, height, width, channels). It computes on the
-    CPU, as the input pipeline does, and in TensorFlow, whatever Keras trains on.
+    Input and output are pictures, shape (count, height, width, channels), or a single one,
+    without the count. It computes on the CPU and in TensorFlow, as the input pipeline does,
+    whatever Keras trains on.
     """
 
     def __init__(self, rotation=0.0, translation=0.0, zoom=(0.0, 0.0), *, flip=False, **kwargs):
@@ -39,7 +41,7 @@ class RandomAffine(keras.layers.RandomRotation):
         _look_up()
 
     def get_random_transformation(self, data, training=True, seed=None):
-        """Five numbers for each picture, from 0 to 1, shape (5, count)."""
+        """Turn, zoom, shift down and right, and mirroring: 0 to 1 each, shape (5, count)."""
         if not training:
             return None
         ops = self.backend  # in a tf.data pipeline TensorFlow's, whatever Keras runs on
@@ -48,6 +50,11 @@ class RandomAffine(keras.layers.RandomRotation):
         return ops.random.uniform((5, shape[0] if len(shape) == 4 else 1), seed=seed)
 
     def transform_images(self, images, transformation, training=True):
+        if self.backend._backend != "tensorflow":  # outside of a tf.data pipeline
+            images, transformation = (
+                None if x is None else keras.ops.convert_to_numpy(x)
+                for x in (images, transformation)
+            )
         images = tf.cast(images, self.compute_dtype)
         if not training:
             return images
@@ -81,8 +88,8 @@ def _look_up():
     compiled = tf.function(_pixels, jit_compile=True)
     with devices.without_chatter():  # TensorFlow 2.20 tells of the first use of XLA
         try:
-            compiled(tf.zeros((1, 1, 1, 1)), tf.zeros((6, 1)))
-        except tf.errors.OpError:  # a TensorFlow that was built without it
+            compiled(tf.zeros((1, 1, 1, 1), tf.uint8), tf.zeros((6, 1)))
+        except (tf.errors.OpError, ValueError):  # a TensorFlow that was built without it
             return _pixels
     return compiled
 

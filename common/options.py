@@ -10,6 +10,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -184,7 +185,7 @@ def _add_folder_options(parser, image_size):
         "--cache",
         choices=["auto", "memory", "disk"],
         default="auto",
-        help="where decoded pictures are kept; auto: on disk where memory is short",
+        help="where decoded training pictures are kept; auto: on disk where memory is short",
     )
     parser.add_argument(
         "--skip-baseline", action="store_true", help="train the second network only"
@@ -296,16 +297,18 @@ class _LessonParser(Parser):
             for left in [*folder.glob("backup*"), folder / BEGUN]:  # killed at the very end
                 left.unlink(missing_ok=True)
             print(f"{folder} is finished; there is nothing to go on with.")
-            if other := _newest_run(folder.parent, self.prog, model, "*", [BEGUN]):
-                print(f"Another one is not finished: --resume {other}")
+            if other := _newest_run(folder.parent, self.prog, model, "*", finished=False):
+                print(f"Another one is not: --resume {shlex.quote(str(other))} goes on with it.")
             self.exit(0)
         found.resume = folder
 
 
-def _newest_run(place, script, model, below, kinds=(BEGUN, FINISHED)):
-    """The folder of the newest run of a lesson, finished or not; None: there is none."""
+def _newest_run(place, script, model, below, *, finished=True):
+    """The folder of a lesson's newest run, those that are finished included, or not; or None."""
     found = {}
-    for path in (path for kind in kinds for path in place.glob(f"{below}/{kind}")):
+    for path in [*place.glob(f"{below}/{BEGUN}"), *place.glob(f"{below}/{FINISHED}")]:
+        if not finished and (path.parent / FINISHED).exists():
+            continue
         run = _begun(path)
         if run and run["script"] == script and model in (None, run["options"].get("model")):
             with contextlib.suppress(OSError):  # it ends at this moment

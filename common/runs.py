@@ -481,7 +481,7 @@ def _assign(variables, arrays):
 class _StopAtNaN(keras.callbacks.Callback):
     """Ends the training at the first loss that is not a finite number.
 
-    The run cannot be gone on with, because its options would lead there again.
+    The run cannot be gone on with: its options would most likely lead there again.
     """
 
     def __init__(self, folder):
@@ -496,7 +496,8 @@ class _StopAtNaN(keras.callbacks.Callback):
             forget(self.folder)
             raise TrainingError(
                 f"the loss is not a number any more (epoch {self._epoch}, step {batch + 1}): "
-                "try a smaller --learning-rate. No model was saved."
+                "try a smaller --learning-rate. No model was saved, and --resume leaves this run "
+                "alone."
             )
 
 

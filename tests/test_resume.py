@@ -250,7 +250,7 @@ def test_a_run_is_gone_on_with_by_its_own_options(lesson, tmp_path):
         assert done.returncode == 0
         assert done.stdout == (
             f"{folder} is finished; there is nothing to go on with.\n"
-            f"Another one is not finished: --resume {folder.with_name('older')}\n"
+            f"Another one is not: --resume {folder.with_name('older')} goes on with it.\n"
         )
     done = lesson("train_mnist.py", "--resume", folder, "--seed", "8")  # not the run asked for
     assert done.returncode == 2
