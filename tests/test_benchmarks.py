@@ -26,6 +26,7 @@ def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
         assert 0.2 < measured["test_accuracy"] < 1
         assert measured["peak_megabytes"] > figures["import"] > 100
     assert 0 <= figures["mnist"]["lesson"]["waiting"] < 1
+    assert len(figures["mnist"]["lesson"]["waiting_rounds"]) == 7
     assert "waiting for input" in done.stdout
     assert f"Figures: {output}" in done.stdout
 

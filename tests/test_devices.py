@@ -209,9 +209,36 @@ c.malloc_info(0, out), c.fflush(out)
 """
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="this is about glibc"
-)
+GLIBC = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
+FREED = """
+import ctypes
+from common import devices
+
+c = ctypes.CDLL(None)
+c.malloc.restype, c.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 // 2**20
+places = [c.malloc(1000) for _ in range(100_000)]
+for place in places:
+    ctypes.memset(place, 1, 1000)
+for place in places[:-1]:  # the last one keeps the heap from shrinking by itself
+    c.free(place)
+before = resident()
+devices.return_freed_memory()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="this is about glibc")
+def test_freed_memory_goes_back_to_the_system():
+    run = subprocess.run(
+        [sys.executable, "-c", FREED], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) > 80  # of 95 MB
+
+
+@pytest.mark.skipif(not GLIBC, reason="this is about glibc")
 def test_threads_share_what_they_have_freed():
     def heaps(environment):
         command = [sys.executable, "-c", HEAPS]
