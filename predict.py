@@ -1,10 +1,10 @@
-"""Ask a trained network about pictures of your own.
+"""Ask a trained model about images of your own.
 
     python predict.py photo.jpg photos/ 'more/*.png'     # the newest run
     python predict.py --run outputs/mnist-cnn digit.png  # the newest run of MNIST
 
-Each picture is prepared as the lesson prepared its own, and the three likeliest classes are
-printed with their probabilities. A sheet of the pictures, as the network gets them, is written
+Each image is prepared as the lesson prepared its own, and the three likeliest classes are
+printed with their probabilities. A sheet of the images, as the model gets them, is written
 into the run's folder.
 """
 
@@ -22,8 +22,8 @@ from types import SimpleNamespace
 from common import options
 
 OUTPUTS = options.HOME / "outputs"
-BATCH = 100  # pictures at a time
-ON_SHEET = 100  # pictures at most
+BATCH = 100  # images at a time
+ON_SHEET = 100  # images at most
 
 
 def main():
@@ -32,7 +32,7 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="file, folder or glob")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or glob")
     parser.add_argument(
         "--run",
         type=options.existing_folder,
@@ -45,17 +45,17 @@ def main():
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a line of JSON a picture, for programs; no sheet without --output",
+        help="print a line of JSON per image, for programs; no sheet without --output",
     )
     options.answer_mistakes(parser.prog)
     args = parser.parse_args()
 
     run, results = find_run(args.run)
-    found = {name: expand(name) for name in args.pictures}
+    found = {name: expand(name) for name in args.images}
     files = list(dict.fromkeys(file for own in found.values() for file in own))
     failed = [name for name, own in found.items() if not own]
     for name in failed:
-        print(f"{parser.prog}: {name}: no picture there", file=sys.stderr)
+        print(f"{parser.prog}: {name}: no image there", file=sys.stderr)
     if not files:
         return 1
 
@@ -72,35 +72,35 @@ def main():
     from common import photographs, plots, runs
 
     class_names = results["data"]["classes"]
-    shape = tuple(model.input_shape[1:])
+    shape, preparation = tuple(model.input_shape[1:]), results["preparation"]
     if model.output_shape[-1] != len(class_names):
         raise options.Mistake(f"{run}: model.keras and results.json are not of one run.")
-    size = results["options"].get("image_size")
-    known = (1, 3) if size is None else (3,)
-    if len(shape) != 3 or None in shape or shape[2] not in known or (size and size != shape[0]):
-        raise options.Mistake(f"{run}: how to prepare pictures for its input {shape} is not known.")
+    known = preparation in ("digit", "clothing", "square", "folder")
+    if not known or len(shape) != 3 or None in shape or shape[2] not in (1, 3):
+        what = f"its input {shape}, prepared as {preparation!r}"
+        raise options.Mistake(f"{run}: how to prepare images for {what} is not known.")
     sheet, captions = [], []
     for start in range(0, len(files), BATCH):
-        readable, pictures, inverted = [], [], []
+        readable, images, inverted = [], [], []
         for file in files[start : start + BATCH]:
             try:
-                picture, was_inverted = photographs.prepare(file, shape, results["lesson"], size)
-            except photographs.PictureError as error:
+                image, was_inverted = photographs.prepare(file, shape, preparation)
+            except photographs.ImageError as error:
                 failed.append(file)
                 print(f"{parser.prog}: {file}: skipped: {error}", file=sys.stderr)
                 continue
             readable.append(file)
-            pictures.append(picture)
+            images.append(image)
             inverted.append(was_inverted)
-        if not pictures:
+        if not images:
             continue
-        rows = model.predict(np.stack(pictures), verbose=0)
+        rows = model.predict(np.stack(images), verbose=0)
         for file, row, was_inverted in zip(readable, rows, inverted, strict=True):
             order = np.argsort(-row, kind="stable")
             likeliest = [(class_names[i], float(row[i])) for i in order]
             if args.json:
                 first, probability = likeliest[0]
-                line = {"picture": str(file), "class": first, "probability": probability}
+                line = {"image": str(file), "class": first, "probability": probability}
                 line |= {"probabilities": dict(likeliest), "inverted": was_inverted}
                 print(json.dumps(line))
             else:
@@ -108,12 +108,12 @@ def main():
                 print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}{how}")
             lines = [f"{_short(name)} {plots.percent(p)}" for name, p in likeliest[:3]]
             captions.append("\n".join([_short(file.name), *lines]))
-        sheet += pictures[: ON_SHEET - len(sheet)]
+        sheet += images[: ON_SHEET - len(sheet)]
     if sheet and (args.output or not args.json):
         plots.set_up(show=False)
         path = args.output or runs.unused(run / time.strftime("predicted-%Y%m%d-%H%M%S.png"))
         rest = f", the first {len(sheet)} of {len(captions):,}" if captions[len(sheet) :] else ""
-        title = f"What the network takes them for{rest}"
+        title = f"Predictions of the model{rest}"
         try:
             plots.grid(path, sheet, captions[: len(sheet)], title, columns=6)
         except OSError as error:
@@ -141,14 +141,14 @@ def find_run(folder):
     newest = max(found, key=_finished)
     try:
         results = json.loads(newest.read_text(encoding="utf-8"))
-        _ = results["lesson"], results["data"]["classes"], results["options"]
+        _ = results["data"]["classes"], results["preparation"]
     except (OSError, ValueError, KeyError, TypeError):
         raise options.Mistake(f"{newest} cannot be read. Name another run with --run.") from None
     return newest.parent, results
 
 
 def expand(name):
-    """The picture files that an argument names: a file, those of a folder, or of a glob."""
+    """The image files that an argument names: a file, those of a folder, or of a glob."""
     from common import photographs
 
     path = os.path.expanduser(name)
@@ -157,7 +157,8 @@ def expand(name):
         for folder, inner, names in os.walk(path):
             inner[:] = [name for name in inner if not name.startswith(".")]
             found += [Path(folder, name) for name in names if not name.startswith(".")]
-        return sorted(p for p in found if p.suffix.lower() in photographs.EXTENSIONS)
+        known = (p for p in found if p.suffix.lower() in photographs.EXTENSIONS)
+        return sorted(p for p in known if p.is_file())  # no pipe or device, which may never end
     if os.path.isfile(path):
         return [Path(path)]
     if not glob.has_magic(path):
@@ -176,27 +177,22 @@ def _finished(path):
 
 
 def load_model(path):
-    """The saved model; in 32 bits where float16, a GPU's, would be slow: on a CPU.
+    """The saved model; in 32 bits, also where a lesson saved it in 16.
 
     Raises:
         options.Mistake: The file is damaged.
     """
     import keras
-    import tensorflow as tf
+
+    from common import devices
 
     try:
-        model = keras.saving.load_model(path, compile=False)
+        return devices.to_float32(keras.saving.load_model(path, compile=False))
     except Exception as error:  # whatever Keras and its parts raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise options.Mistake(f"{path} cannot be read ({reason}). Train again, or name another run "
-                           "with --run.") from None  # fmt: skip
-    halves = any(layer.compute_dtype == "float16" for layer in model.layers)
-    if not halves or tf.config.list_physical_devices("GPU"):
-        return model
-    config = json.loads(json.dumps(model.get_config()).replace("mixed_float16", "float32"))
-    copy = type(model).from_config(config)
-    copy.set_weights(model.get_weights())
-    return copy
+        raise options.Mistake(
+            f"{path} cannot be read ({reason}). Train again, or name another run with --run."
+        ) from None
 
 
 def _new_file(text):

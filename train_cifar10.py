@@ -41,11 +41,11 @@ import keras
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import datasets, evaluation, pipeline, plots, runs
+from common import datasets, evaluation, old_runs, pipeline, plots
 
 keras.utils.set_random_seed(args.seed)
 plots.set_up(args.show)
-run = runs.Run("cifar10", args.model, args)
+run = old_runs.Run("cifar10", args.model, args)
 
 # %% [markdown]
 # ## Load the data
@@ -142,8 +142,7 @@ plots.rows(run.folder / "augmented.png", [examples, *distorted], title)
 # every pixel, three blocks at ever larger patches; the last pooling keeps each filter's strongest
 # answer in the whole picture.
 #
-# Both end in ten logits: scores of any size, one per class. `scope` shares the work where there are
-# several GPUs.
+# Both end in ten logits: scores of any size, one per class.
 
 
 # %%
@@ -170,25 +169,24 @@ def block(filters):
     ]
 
 
-with device.scope():
-    hidden = {
-        "mlp": [keras.layers.Flatten(), *dense(2048), *dense(1024), *dense(512)],
-        "cnn": [
-            keras.layers.Conv2D(32, kernel_size=3, padding="same", activation="relu"),
-            *block(64),
-            *block(128),
-            *block(256),
-            keras.layers.GlobalMaxPooling2D(),
-        ],
-    }
-    model = keras.Sequential(
-        [
-            keras.Input(shape=(32, 32, 3)),
-            keras.layers.Rescaling(1 / 127.5, offset=-1),  # 0..255 -> -1..1, about 0; takes bytes
-            *hidden[args.model],
-            keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
-        ]
-    )
+hidden = {
+    "mlp": [keras.layers.Flatten(), *dense(2048), *dense(1024), *dense(512)],
+    "cnn": [
+        keras.layers.Conv2D(32, kernel_size=3, padding="same", activation="relu"),
+        *block(64),
+        *block(128),
+        *block(256),
+        keras.layers.GlobalMaxPooling2D(),
+    ],
+}
+model = keras.Sequential(
+    [
+        keras.Input(shape=(32, 32, 3)),
+        keras.layers.Rescaling(1 / 127.5, offset=-1),  # 0..255 -> -1..1, about 0; takes bytes
+        *hidden[args.model],
+        keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
+    ]
+)
 model.summary()
 
 # %% [markdown]
@@ -211,12 +209,11 @@ schedule = keras.optimizers.schedules.CosineDecay(
     0.0, decay_steps=steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
 )
 weight_decay = {"mlp": 0.1, "cnn": 0.25}[args.model]
-with device.scope():
-    model.compile(
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=weight_decay),
-        metrics=["accuracy"],
-    )
+model.compile(
+    loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    optimizer=keras.optimizers.AdamW(schedule, weight_decay=weight_decay),
+    metrics=["accuracy"],
+)
 untrained_loss, _ = model.evaluate(validation, verbose=0)
 print(f"\nUntrained loss: {untrained_loss:.3f} (guessing: {math.log(len(class_names)):.3f})\n")
 
@@ -262,8 +259,7 @@ plots.curves(run.folder / "curves.png", history.history, title)
 # judged undistorted here.
 
 # %%
-with device.scope():
-    classifier = keras.Sequential([*model.layers, keras.layers.Softmax(dtype="float32")])
+classifier = keras.Sequential([*model.layers, keras.layers.Softmax(dtype="float32")])
 results = {}
 sets = {"train": (undistorted, y_train), "validation": (validation, y_validation)}
 for part, (batches, labels) in (sets | {"test": (test, y_test)}).items():
@@ -322,7 +318,7 @@ print(
     f"{figures['macro_f1']:.3f}), after {len(history.epoch)} epochs."
 )
 other = "mlp" if args.model == "cnn" else "cnn"
-theirs, place = runs.earlier("cifar10", other, args, source, len(x_test))
+theirs, place = old_runs.earlier("cifar10", other, args, source, len(x_test))
 if theirs:
     figures = theirs["test"]
     print(

@@ -38,11 +38,11 @@ import keras
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from common import datasets, evaluation, pipeline, plots, runs
+from common import datasets, evaluation, old_runs, pipeline, plots
 
 keras.utils.set_random_seed(args.seed)
 plots.set_up(args.show)
-run = runs.Run("fashion", args.model, args)
+run = old_runs.Run("fashion", args.model, args)
 
 # %% [markdown]
 # ## Load the data
@@ -123,19 +123,18 @@ second_training = pipeline.training_batches(
 # First the plainest network. `Flatten` lays a picture out as one row of 784 numbers. In a `Dense`
 # layer, each unit adds up all of them, each times a learned weight (it is fully connected): 128
 # units do so, and ReLU keeps what is positive; ten more do it with those 128. The ten results are
-# logits: scores of any size, one per class. `scope` shares the work where there are several GPUs.
+# logits: scores of any size, one per class.
 
 # %%
-with device.scope():
-    plain = keras.Sequential(
-        [
-            keras.Input(shape=(28, 28, 1)),
-            keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1, inside the model: it takes bytes
-            keras.layers.Flatten(),
-            keras.layers.Dense(128, activation="relu"),
-            keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
-        ]
-    )
+plain = keras.Sequential(
+    [
+        keras.Input(shape=(28, 28, 1)),
+        keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1, inside the model: it takes bytes
+        keras.layers.Flatten(),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
+    ]
+)
 plain.summary()
 
 # %% [markdown]
@@ -149,8 +148,7 @@ plain.summary()
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-with device.scope():
-    plain.compile(loss=loss, optimizer=keras.optimizers.Adam(), metrics=["accuracy"])
+plain.compile(loss=loss, optimizer=keras.optimizers.Adam(), metrics=["accuracy"])
 
 # %% [markdown]
 # ## Train the model
@@ -199,25 +197,24 @@ def block(filters):
     ]
 
 
-with device.scope():
-    hidden = {
-        "mlp": [
-            keras.layers.Flatten(),
-            keras.layers.Dense(1024, activation="relu"),
-            keras.layers.Dropout(0.3),
-            keras.layers.Dense(512, activation="relu"),
-            keras.layers.Dropout(0.3),
-        ],
-        "cnn": [*block(48), *block(96), *block(192), keras.layers.GlobalMaxPooling2D()],
-    }
-    model = keras.Sequential(
-        [
-            keras.Input(shape=(28, 28, 1)),
-            keras.layers.Rescaling(1 / 255),
-            *hidden[args.model],
-            keras.layers.Dense(len(class_names), dtype="float32"),
-        ]
-    )
+hidden = {
+    "mlp": [
+        keras.layers.Flatten(),
+        keras.layers.Dense(1024, activation="relu"),
+        keras.layers.Dropout(0.3),
+        keras.layers.Dense(512, activation="relu"),
+        keras.layers.Dropout(0.3),
+    ],
+    "cnn": [*block(48), *block(96), *block(192), keras.layers.GlobalMaxPooling2D()],
+}
+model = keras.Sequential(
+    [
+        keras.Input(shape=(28, 28, 1)),
+        keras.layers.Rescaling(1 / 255),
+        *hidden[args.model],
+        keras.layers.Dense(len(class_names), dtype="float32"),
+    ]
+)
 model.summary()
 
 # %% [markdown]
@@ -232,9 +229,8 @@ schedule = keras.optimizers.schedules.CosineDecay(
     0.0, decay_steps=steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
 )
 weight_decay = {"mlp": 0.02, "cnn": 0.3}[args.model]
-with device.scope():
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
-    model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
+optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
 print("\nThe second network:")
 history = model.fit(
     second_training,
@@ -276,8 +272,7 @@ sets |= {"test": (test, y_test)}
 results, gaps = {"plain": {}, "second": {}}, []
 print("{:>8} {:>8} {:>10} {:>9}   {}".format("", "training", "validation", "test", "gap"))
 for name, network in {"plain": plain, "second": model}.items():
-    with device.scope():
-        classifier = keras.Sequential([*network.layers, keras.layers.Softmax(dtype="float32")])
+    classifier = keras.Sequential([*network.layers, keras.layers.Softmax(dtype="float32")])
     for part, (batches, labels) in sets.items():
         probabilities = classifier.predict(batches, verbose=0)  # last: the second's, of the test
         results[name][part] = evaluation.evaluate(labels, probabilities, class_names)

@@ -31,11 +31,11 @@ device = devices.start(args, convolutional=True)
 import keras
 import numpy as np
 
-from common import augmentation, evaluation, folders, pipeline, plots, runs
+from common import augmentation, evaluation, folders, old_runs, pipeline, plots
 
 keras.utils.set_random_seed(args.seed)
 plots.set_up(args.show)
-run = runs.Run("simpsons", "cnn", args)
+run = old_runs.Run("simpsons", "cnn", args)
 
 # %% [markdown]
 # ## Load the data
@@ -136,26 +136,24 @@ plots.rows(run.folder / "augmented.png", [examples, *distorted], title)
 #
 # First a plain network. **Convolutions** slide small learned filters, here 3x3, over the picture;
 # pooling keeps the strongest answer of 2x2 neighbors. 128 dense units weigh what remains of each
-# place; one more for each class gives its logit, a score of any size. `scope` shares the work where
-# there are several GPUs.
+# place; one more for each class gives its logit, a score of any size.
 
 # %%
-with device.scope():
-    plain = keras.Sequential(
-        [
-            keras.Input(shape=(args.image_size, args.image_size, 3)),
-            keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1, inside the model: it takes bytes
-            keras.layers.Conv2D(16, kernel_size=3, padding="same", activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(32, kernel_size=3, padding="same", activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(64, kernel_size=3, padding="same", activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(128, activation="relu"),
-            keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
-        ]
-    )
+plain = keras.Sequential(
+    [
+        keras.Input(shape=(args.image_size, args.image_size, 3)),
+        keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1, inside the model: it takes bytes
+        keras.layers.Conv2D(16, kernel_size=3, padding="same", activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Conv2D(32, kernel_size=3, padding="same", activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Conv2D(64, kernel_size=3, padding="same", activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Flatten(),
+        keras.layers.Dense(128, activation="relu"),
+        keras.layers.Dense(len(class_names), dtype="float32"),  # the loss is safer in 32 bits
+    ]
+)
 plain.summary()
 
 # %% [markdown]
@@ -170,8 +168,7 @@ plain.summary()
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-with device.scope():
-    plain.compile(loss=loss, optimizer=keras.optimizers.Adam(), metrics=["accuracy"])
+plain.compile(loss=loss, optimizer=keras.optimizers.Adam(), metrics=["accuracy"])
 in_training = np.bincount(labels["train"])
 weights = in_training.sum() / (len(class_names) * in_training)
 fitting = {
@@ -233,27 +230,26 @@ def block(filters):
     ]
 
 
-with device.scope():
-    model = keras.Sequential(
-        [
-            keras.Input(shape=(args.image_size, args.image_size, 3)),
-            keras.layers.Rescaling(1 / 255),
-            keras.layers.Conv2D(32, kernel_size=3, strides=2, padding="same", activation="relu"),
-            *block(48),
-            *block(96),
-            *block(192),
-            keras.layers.GlobalMaxPooling2D(),
-            keras.layers.Dropout(0.3),
-            keras.layers.Dense(len(class_names), dtype="float32"),
-        ]
-    )
-    steps = args.epochs * len(training)
-    warmup = steps // 10
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0, decay_steps=steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1)
-    model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
+model = keras.Sequential(
+    [
+        keras.Input(shape=(args.image_size, args.image_size, 3)),
+        keras.layers.Rescaling(1 / 255),
+        keras.layers.Conv2D(32, kernel_size=3, strides=2, padding="same", activation="relu"),
+        *block(48),
+        *block(96),
+        *block(192),
+        keras.layers.GlobalMaxPooling2D(),
+        keras.layers.Dropout(0.3),
+        keras.layers.Dense(len(class_names), dtype="float32"),
+    ]
+)
+steps = args.epochs * len(training)
+warmup = steps // 10
+schedule = keras.optimizers.schedules.CosineDecay(
+    0.0, decay_steps=steps - warmup, warmup_target=args.learning_rate, warmup_steps=warmup
+)
+optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1)
+model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
 model.summary()
 print("\nThe second network:")
 histories["second"] = model.fit(training, callbacks=run.callbacks, **fitting)
@@ -282,8 +278,7 @@ plots.curves(run.folder / "curves.png", histories["second"].history, title, base
 # %%
 results = {}
 for name, network in networks.items():
-    with device.scope():
-        classifier = keras.Sequential([*network.layers, keras.layers.Softmax(dtype="float32")])
+    classifier = keras.Sequential([*network.layers, keras.layers.Softmax(dtype="float32")])
     print(f"\nThe {name} network:")
     predicted = {part: classifier.predict(batches[part], verbose=0) for part in parts}
     results[name] = {p: evaluation.evaluate(labels[p], predicted[p], class_names) for p in parts}

@@ -64,7 +64,7 @@ def main():
     import_only = measure("import", "-", [])["peak_megabytes"]
     record = {
         "date": time.strftime("%Y-%m-%d"),
-        "processor": devices._cpu_name(),
+        "processor": devices.cpu_name(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("tensorflow", "keras")},
         "options": {

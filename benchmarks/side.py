@@ -92,8 +92,11 @@ def lesson(args, arguments):
         names = {}
 
         def find_test():
-            test = names["batches"]["test"] if "batches" in names else names["test"]
-            return {"x": test}
+            if "batches" in names:
+                return {"x": names["batches"]["test"]}
+            if "test" in names:
+                return {"x": names["test"]}
+            return {"x": names["x_test"], "y": names["y_test"], "batch_size": 500}
 
         original.append(keras.Model.fit)
         watched = watching(keras.Model.fit, find_test, args.goal, measured)
@@ -129,7 +132,8 @@ def lesson(args, arguments):
     measured["test_accuracy"] = results["test"]["accuracy"]
     measured["peak_megabytes"] = peak_megabytes()  # of the whole lesson
     measured["precision"] = results["device"]["precision"]
-    measured |= waiting(names["model"], names["training"])
+    training = names["training_data"] if "training_data" in names else names["training"]
+    measured |= waiting(names["model"], training)
     return measured
 
 

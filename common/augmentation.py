@@ -86,7 +86,7 @@ def _look_up():
     if tf.config.list_physical_devices("GPU"):  # where XLA for the CPU has not been tried
         return _pixels
     compiled = tf.function(_pixels, jit_compile=True)
-    with devices.without_chatter():  # TensorFlow 2.20 tells of the first use of XLA
+    with devices.quiet():  # TensorFlow 2.20 tells of the first use of XLA
         try:
             compiled(tf.zeros((1, 1, 1, 1), tf.uint8), tf.zeros((6, 1)))
         except (tf.errors.OpError, ValueError):  # a TensorFlow that was built without it

@@ -1,5 +1,6 @@
-"""Arrays of pictures: found, read and checked. NumPy, no TensorFlow."""
+"""Arrays of images: found, read and checked. NumPy, no TensorFlow."""
 
+import contextlib
 import gzip
 import io
 import math
@@ -9,7 +10,6 @@ import struct
 import tarfile
 import warnings
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,13 @@ import numpy as np
 
 from common import samples
 from common.downloads import DownloadError, Published, RemoteFile, download
+from common.options import HOME, Mistake
 
-SAMPLES = Path(__file__).resolve().parent.parent / "data" / "sample"
+SAMPLES = HOME / "data" / "sample"
+LEAST = 10  # training images of each class: fewer cannot be split
 
 
-class DataError(Exception):
+class DataError(Mistake):
     """Data that cannot be used; the message names the file, what is wrong and what to do."""
 
 
@@ -29,7 +31,7 @@ class DataError(Exception):
 class Source:
     """Where a lesson's data came from.
 
-    `kind` is folder, cache, download or sample; `note` is what the lesson's pictures say of it.
+    `kind` is folder, cache, download or sample; `note` is what the plots say of it.
     """
 
     kind: str
@@ -147,7 +149,7 @@ def load_mnist(data_dir, sample=False):
         sample: Take the sample at once.
 
     Returns:
-        `(x_train, y_train), (x_test, y_test), source`: pictures as uint8 arrays of shape
+        `(x_train, y_train), (x_test, y_test), source`: images as uint8 arrays of shape
         (count, 28, 28, 1), labels 0 to 9 as uint8 of shape (count,), and a `Source`. The
         source is also printed, in one line.
 
@@ -176,11 +178,11 @@ def load_cifar10(data_dir, sample=False):
             `cifar10/`, where a download goes. The drawings go into its `sample/`.
         sample: Take the drawings at once.
 
-    Returns and raises what `load_mnist` does; the pictures have the shape (count, 32, 32, 3).
+    Returns and raises what `load_mnist` does; the images have the shape (count, 32, 32, 3).
     """
     data_dir, cache = Path(data_dir), keras_cache()
     places = [("folder", data_dir), ("folder", data_dir / "cifar10")]
-    places += [("cache", cache / "cifar-10-batches-py-target"), ("cache", cache)]
+    places += [("cache", cache / "cifar-10-batches-py-target"), ("cache", cache)] if cache else []
 
     def drawn():
         return _drawings(data_dir / "sample" / "cifar-10-batches-py")
@@ -190,7 +192,7 @@ def load_cifar10(data_dir, sample=False):
     for part, count in [("train", 5000), ("test", 1000)]:
         counts = np.bincount(arrays[f"y_{part}"])
         if source.kind != "sample" and (counts != count).any():
-            print(f"Notice: not the published {count:,} pictures of each class: {counts.tolist()}")
+            print(f"Notice: not the published {count:,} images of each class: {counts.tolist()}")
     return loaded
 
 
@@ -198,12 +200,17 @@ def _load_grey(published, data_dir, sample, own, caches):
     """Load MNIST or a set with its format; `own` and `caches`: folders in data_dir and cache."""
     name = published.name
     places = [("folder", data_dir / folder) for folder in own]
-    places += [("cache", keras_cache() / folder) for folder in caches]
+    places += [("cache", keras_cache() / folder) for folder in caches if keras_cache()]
     places += [("cache", folder / "datasets" / name) for folder in system_places()]
 
     def small():
         path = SAMPLES / f"{name}.npz"
-        return read_npz(path), Source("sample", path, "A small sample of the pictures")
+        if not path.exists():  # a script that was copied without it
+            raise DataError(
+                f"there are no data in {data_dir}, and no sample in {SAMPLES}. Name a folder that "
+                f"has them with --data-dir; by hand, get {published.by_hand}."
+            )
+        return read_npz(path), Source("sample", path, "A small sample of the images")
 
     def read(folder):
         return _read_grey_at(folder, name)
@@ -246,22 +253,32 @@ def _find(published, data_dir, sample, places, read, at_rest):
             f"Going on with the small sample: the figures below are those of a small sample.\n"
         )
         return arrays, source
-    arrays, path = read(folder)
-    return arrays, Source("download", path)
+    found = read(folder)
+    if found is None:
+        what = "other files than the published ones are there, or parts of a download"
+        raise DataError(f"{folder}: {what}. Move them away, and run the lesson again.")
+    return found[0], Source("download", found[1])
 
 
 def _checked(arrays, source, shape):
     check(arrays, source.path, shape=shape, classes=10)
     train, test = len(arrays["x_train"]), len(arrays["x_test"])
-    print(f"Data: {_WORDS[source.kind]}, {source.path} ({train:,} + {test:,} pictures)")
+    print(f"Data: {_WORDS[source.kind]}, {source.path} ({train:,} + {test:,} images)")
     if source.note:
         print(f"{source.note}.")
-    return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"]), source
+    y_train, y_test = (arrays[name].astype(np.uint8) for name in ("y_train", "y_test"))
+    return (arrays["x_train"], y_train), (arrays["x_test"], y_test), source
 
 
 def keras_cache():
-    """The folder that Keras puts its data sets in: `KERAS_HOME` or `~/.keras`, `datasets`."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
+    """The folder that Keras puts its data sets in: `KERAS_HOME` or `~/.keras`, `datasets`.
+
+    None where the user has no home, as in some containers.
+    """
+    try:
+        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
+    except RuntimeError:
+        return None
 
 
 def system_places():
@@ -290,7 +307,7 @@ def read_npz(path):
     Raises:
         DataError: The file is cut off, no .npz file, holds a pickle, or lacks an array.
     """
-    try:
+    with _naming(path):
         with open(path, "rb") as file:
             start = file.read(2)
         if start[:1] == b"\x80":
@@ -298,37 +315,70 @@ def read_npz(path):
         if start != b"PK":
             what = "not an .npz file" if start else "an empty file"
             raise DataError(f"{path}: {what}. {_RENEW}")
-        with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in IDX if name not in file.files]
+        with zipfile.ZipFile(path) as archive:
+            there = {name.removesuffix(".npy") for name in archive.namelist()}
+            missing = [name for name in IDX if name not in there]
             if missing:
                 raise DataError(f"{path}: {' and '.join(missing)} missing. {_RENEW}")
-            return {name: file[name] for name in IDX}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        what = _PICKLE if "allow_pickle" in str(error) else f"damaged or cut off ({error})"
-        raise DataError(f"{path}: {what}. {_RENEW}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {_RENEW}") from None
+            return {name: _read_npy(path, archive, name) for name in IDX}
+
+
+def _read_npy(path, archive, name):
+    """One array of an .npz file: its header is checked before anything is made of it."""
+    form = np.lib.format
+    with archive.open(f"{name}.npy") as file:
+        first = form.read_magic(file) == (1, 0)
+        read = form.read_array_header_1_0 if first else form.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise DataError(f"{path}: {_PICKLE}. {_RENEW}")
+    promised, there = math.prod(shape) * dtype.itemsize, archive.getinfo(f"{name}.npy").file_size
+    if promised > there:
+        what = f"{name} has {there:,} bytes where its header promises {promised:,}"
+        raise DataError(f"{path}: damaged or cut off: {what}. {_RENEW}")
+    with archive.open(f"{name}.npy") as file:
+        return form.read_array(file, allow_pickle=False)
 
 
 _PICKLE = "holds a Python pickle, which could run code; it was not opened"
 _RENEW = "Get it again, or move it away and the lesson finds or downloads the data itself."
 
 
+@contextlib.contextmanager
+def _naming(path):
+    """One boundary around a reader: whatever it raises names the file, and is a `DataError`."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(f"{path}: not a regular file. {_RENEW}")
+    try:
+        yield
+    except DataError:
+        raise
+    except OSError as error:
+        what = f"cannot be read ({error.strerror})" if error.strerror else f"damaged ({error})"
+        raise DataError(f"{path}: {what}. {_RENEW}") from None
+    except MemoryError:
+        raise DataError(f"{path}: larger than this machine's memory. {_RENEW}") from None
+    except Exception as error:  # damaged bytes raise whatever they happen to mean
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: damaged or cut off ({reason}). {_RENEW}") from None
+
+
 def _idx_path(folder, name):
-    found = (p for p in [folder / name, folder / f"{name}.gz"] if p.is_file())
+    found = (p for p in [folder / name, folder / f"{name}.gz"] if os.path.exists(p))
     return next(found, None)
 
 
 def _read_grey_at(folder, name):
     """The arrays of MNIST's format in a folder, and their path; None where there are none."""
-    if (folder / f"{name}.npz").exists():
+    if os.path.exists(folder / f"{name}.npz"):
         return read_npz(folder / f"{name}.npz"), folder / f"{name}.npz"
-    unfinished = list(folder.glob("*.part"))  # a download of ours, to be continued
-    if unfinished or not any(_idx_path(folder, file) for file in IDX.values()):
+    if not any(_idx_path(folder, file) for file in IDX.values()):
+        return None  # not there, or not to be entered
+    if list(folder.glob("*.part")):  # a download of ours, to be continued
         return None
     labels = _idx_path(folder, IDX["y_train"])
     if labels:
-        first = tuple(read_idx(labels)[:10])
+        first = tuple(read_idx(labels).ravel()[:10])
         if first in _FIRST_LABELS.values() and first != _FIRST_LABELS[name]:
             return None  # the other set, under the same names
     return read_idx_set(folder), folder
@@ -349,12 +399,10 @@ def read_idx_set(folder):
 
 def read_idx(path):
     """Read one idx file of unsigned bytes (format: the MNIST page of LeCun, Cortes, Burges)."""
-    try:
+    with _naming(path):
         raw = path.read_bytes()
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or cut off ({error}). {_RENEW}") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
         raise DataError(f"{path}: not an idx file of unsigned bytes. {_RENEW}")
     shape = struct.unpack_from(f">{raw[3]}I", raw, 4)
@@ -371,9 +419,9 @@ def _read_cifar10_at(folder):
     """The arrays of CIFAR-10 in a folder, and their path; None where there are none."""
     batches = [folder / "cifar-10-batches-py", folder]
     archives = [folder / "cifar-10-python.tar.gz", folder / "cifar-10-batches-py.tar.gz"]
-    found = [path for path in batches if (path / "data_batch_1").exists()]
-    found += [path for path in archives if path.is_file()]
-    found += [path for path in batches[:1] if path.is_dir()]  # it lacks its first batch: say so
+    found = [path for path in batches if os.path.exists(path / "data_batch_1")]
+    found += [path for path in archives if os.path.exists(path)]
+    found += [path for path in batches[:1] if os.path.isdir(path)]  # it lacks its first: say so
     return (read_cifar10(found[0]), found[0]) if found else None
 
 
@@ -385,7 +433,7 @@ def read_cifar10(path):
     archive, the six batches are read by their names, in memory: nothing is extracted.
 
     Returns:
-        A dict of `x_train`, `y_train`, `x_test` and `y_test`; pictures are uint8 arrays of
+        A dict of `x_train`, `y_train`, `x_test` and `y_test`; images are uint8 arrays of
         shape (count, 32, 32, 3), labels uint8 of shape (count,).
 
     Raises:
@@ -409,25 +457,22 @@ def read_cifar10(path):
 
 def _contents(path, names):
     """Yield the name and the bytes of each of these files, in a folder or a .tar.gz archive."""
-    try:
-        if path.is_dir():
-            for name in names:
-                if (path / name).exists():
-                    yield name, (path / name).read_bytes()
-        else:
-            with tarfile.open(path, "r|gz") as archive:  # from front to back, once
-                for member in archive:
-                    folder, _, name = member.name.rpartition("/")
-                    if name in names and folder.endswith("cifar-10-batches-py") and member.isfile():
-                        yield name, archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: damaged or cut off ({error}). {_RENEW}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {_RENEW}") from None
+    if path.is_dir():
+        for name in names:
+            if os.path.exists(path / name):
+                with _naming(path / name):
+                    content = (path / name).read_bytes()
+                yield name, content
+        return
+    with _naming(path), tarfile.open(path, "r|gz") as archive:  # from front to back, once
+        for member in archive:
+            folder, _, name = member.name.rpartition("/")
+            if name in names and folder.endswith("cifar-10-batches-py") and member.isfile():
+                yield name, archive.extractfile(member).read()
 
 
 def _cifar10_batch(path, content):
-    """The pictures and labels of one batch: its pictures are stored channel by channel."""
+    """The images and labels of one batch: its images are stored channel by channel."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # NumPy's, of the age of these files
@@ -446,7 +491,7 @@ def _cifar10_batch(path, content):
         raise DataError(f"{path}: its data are {what}. {_RENEW}")
     y = np.asarray(y)
     if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{path}: not one whole number as a label for each picture. {_RENEW}")
+        raise DataError(f"{path}: not one whole number as a label for each image. {_RENEW}")
     if len(y) and not 0 <= y.min() <= y.max() <= 9:
         what = f"labels from {y.min()} to {y.max()}, not 0 to 9"
         raise DataError(f"{path}: {what}. {_RENEW}")
@@ -477,12 +522,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def check(arrays, path, *, shape, classes):
-    """Raise DataError unless both parts are pictures of `shape` with labels of every class.
+    """Raise DataError unless both parts are images of `shape` with labels of every class.
 
     Args:
         arrays: Dict with `x_train`, `y_train`, `x_test` and `y_test`.
         path: What the message names.
-        shape: Shape of one picture.
+        shape: Shape of one image.
         classes: Number of classes; labels are 0 to `classes` - 1.
     """
     for part in ["train", "test"]:
@@ -495,11 +540,15 @@ def check(arrays, path, *, shape, classes):
         elif not np.issubdtype(y.dtype, np.integer):
             wrong = f"y_{part} is of type {y.dtype}, not whole numbers"
         elif y.shape != (len(x),):
-            wrong = f"y_{part} has the shape {y.shape} for {len(x):,} pictures"
+            wrong = f"y_{part} has the shape {y.shape} for {len(x):,} images"
         elif len(y) and (y.min() < 0 or y.max() >= classes):
             wrong = f"y_{part} has labels from {y.min()} to {y.max()}, not 0 to {classes - 1}"
         elif len(np.unique(y)) < classes:
             lacking = ", ".join(str(c) for c in range(classes) if c not in y)
-            wrong = f"y_{part} has no picture of class {lacking}"
+            wrong = f"y_{part} has no image of class {lacking}"
+        elif part == "train" and np.bincount(y).min() < LEAST:
+            few = np.bincount(y).argmin()
+            count = np.bincount(y).min()
+            wrong = f"y_train has {count} images of class {few}, and {LEAST} are the least"
         if wrong:
             raise DataError(f"{path}: {wrong}. {_RENEW}")

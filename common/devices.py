@@ -1,12 +1,7 @@
-"""Starts TensorFlow, names the device, chooses precision and strategy.
-
-The only place that imports TensorFlow first: what it writes while it starts is sifted here.
-"""
+"""Starts TensorFlow and Keras, names the device, and chooses the precision."""
 
 import contextlib
-import ctypes
 import faulthandler
-import gc
 import os
 import platform
 import re
@@ -14,115 +9,117 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-# Written at every start, before TF_CPP_MIN_LOG_LEVEL counts; they ask nothing of the user.
-_CHATTER = re.compile(
-    r"All log messages before absl::InitializeLog"
-    r"|port\.cc:\d+\] oneDNN custom operations are on"
-    r"|cpu_feature_guard\.cc"
-    r"|To enable the following instructions"
-    r"|Unable to register cu\w+ factory"
-    r"|computation_placer\.cc:\d+\] computation placer already registered"
-    r"|TF-TRT Warning"
-    r"|device_compiler\.h:\d+\] Compiled cluster using XLA"
-)
-# These tell of a missing GPU: news only for someone who has an NVIDIA card.
-_WITHOUT_CARD = re.compile(
-    r"Could not find cuda drivers|failed call to cuInit|Cannot dlopen some GPU libraries"
-    r"|Skipping registering GPU devices|tensorflow\.org/install/gpu|cuda_diagnostics\.cc"
-)
-
-_sifting = False  # whether known chatter is kept from the user
-deterministic = False  # whether TensorFlow was started so, with `--deterministic`
+deterministic = False  # whether the lesson was started with `--deterministic`
 
 
-@dataclass
+@dataclass(frozen=True)
 class Device:
-    """What a lesson computes on: `kind` (cpu or gpu), its name, how many, and the precision."""
+    """What a lesson computes on.
+
+    Attributes:
+        kind: "cpu" or "gpu".
+        name: Of the processor or of the (first) card.
+        count: CPU cores that this process may use; of GPUs, one is used.
+        precision: A Keras dtype policy: float32, mixed_float16 or mixed_bfloat16.
+        cores: CPU cores that this process may use, also beside a GPU.
+    """
 
     kind: str
     name: str
     count: int
-    precision: str  # a Keras dtype policy: float32, mixed_float16, mixed_bfloat16
-    strategy: object = field(default=None, repr=False)
-
-    def scope(self):
-        """The context in which a model is built and compiled, so that all GPUs share the work."""
-        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+    precision: str
+    cores: int
 
 
-def start(options, *, convolutional):
+def start(args, *, convolutional):
     """Import TensorFlow and Keras, set them up, and print what the lesson computes on.
 
     Args:
-        options: The lesson's options; `precision` and `deterministic` are used.
-        convolutional: Whether the model is; auto precision leaves others in float32.
+        args: The lesson's options; `precision` and `deterministic` are used.
+        convolutional: Whether the model is; `--precision auto` leaves others in float32.
 
     Returns:
         A `Device`.
     """
-    _share_freed_memory()
-    with _sifted_stderr():
+    global deterministic
+    users_level = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # then all is shown that it admits
+    # With op determinism, `map` makes its calls one after another, and reports that as an error.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if args.deterministic else "2")
+    with contextlib.nullcontext([""]) if users_level else quiet() as written:
+        import keras
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
-        for gpu in gpus:
-            if not tf.config.experimental.get_memory_growth(gpu):
-                tf.config.experimental.set_memory_growth(gpu, True)
-        import keras
-    global deterministic
-    deterministic = options.deterministic
+    if not gpus and has_nvidia_card():
+        print(written[0], end="", file=sys.stderr)
+        print(advice(sys.platform), file=sys.stderr)
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):  # already in use: a notebook's second run
+            tf.config.experimental.set_memory_growth(gpu, True)
+    deterministic = args.deterministic
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    capability = min((d.get("compute_capability", (0,)) for d in details), default=None)
-    precision = choose_precision(options.precision, capability, _cpu_flags(), convolutional)
-    on_tensorflow = keras.backend.backend() == "tensorflow"
+    capability = min((d.get("compute_capability", (0, 0)) for d in details), default=None)
+    precision = choose_precision(args.precision, capability, cpu_flags(), convolutional)
+    keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy(precision)
     device = Device(
         kind="gpu" if gpus else "cpu",
-        name=details[0].get("device_name", gpus[0].name) if gpus else _cpu_name(),
-        count=len(gpus) or _cores(),
+        name=details[0].get("device_name", gpus[0].name) if gpus else cpu_name(),
+        count=1 if gpus else cores(),
         precision=precision,
-        strategy=strategy([g.name.split(":", 1)[1] for g in gpus]) if on_tensorflow else None,
+        cores=cores(),
     )
-    keras.config.set_dtype_policy(precision)
-    unit = ("core" if device.kind == "cpu" else "GPU") + ("s" if device.count > 1 else "")
-    backend = "" if on_tensorflow else f" on {keras.backend.backend()}"
-    print(f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}")
-    print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}{backend}")
-    if not gpus and has_nvidia_card():
-        print(advice(sys.platform))
+    unit = f"core{'s'[: device.count > 1]}" if not gpus else "GPU"
+    unit += f" of {len(gpus)}" if len(gpus) > 1 else ""
+    print(
+        f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}; "
+        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, "
+        f"backend {keras.backend.backend()}"
+    )
+    if gpus:
+        built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities", [])
+        print(too_new(device.name, capability, built_for), end="")
     return device
 
 
-def choose_precision(wish, capability, cpu_flags, convolutional):
+def choose_precision(wish, capability, flags, convolutional):
     """Return the Keras dtype policy for `--precision` and the hardware.
 
     Args:
         wish: "auto", "float32" or "mixed".
-        capability: The least compute capability of the GPUs, as a tuple; None: no GPU.
-        cpu_flags: The features that the CPU has, as Linux names them.
+        capability: The lowest compute capability of the GPUs, as a tuple; None: no GPU.
+        flags: The set of the CPU's features, as Linux names them.
         convolutional: Whether the model is.
     """
-    mixed = "mixed_bfloat16" if capability is None else "mixed_float16"
-    # Tensor cores came with 7.0. On CPUs, oneDNN has fast bfloat16 with AMX and with AVX-512's
-    # own instructions: on two cores of an AMD EPYC (Zen 5), the MNIST lesson trains for 46 s
-    # (44 to 48, three seeds) against 73 s in float32.
-    fast = capability >= (7, 0) if capability else bool({"amx_bf16", "avx512_bf16"} & cpu_flags)
+    # Tensor cores compute in float16 from 7.0 on, in bfloat16 from 8.0 on. On CPUs, oneDNN has
+    # fast bfloat16 with AMX and with AVX-512's own instructions.
+    mixed = "mixed_float16" if capability and capability < (8, 0) else "mixed_bfloat16"
+    fast = capability >= (7, 0) if capability else bool({"amx_bf16", "avx512_bf16"} & flags)
     if wish == "mixed" or (wish == "auto" and convolutional and fast):
         return mixed
     return "float32"
 
 
-def strategy(names):
-    """A `MirroredStrategy` over these devices ("GPU:0", "GPU:1"), or None for less than two."""
-    if len(names) < 2:
-        return None
-    import tensorflow as tf
+def to_float32(model):
+    """Return a copy of a built Sequential or functional model that computes in float32.
 
-    return tf.distribute.MirroredStrategy(names)
+    Trained in 16 bits, a model is saved like this, because it may be loaded on a machine where
+    16 bits are slow. The weights are equal: Keras keeps them in float32 anyway.
+    """
+    import keras
+
+    def in_float32(layer):
+        return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=in_float32)
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def has_nvidia_card():
@@ -145,78 +142,50 @@ def advice(system):
     )
 
 
-def _share_freed_memory():
-    """Let threads share what they have freed: one heap a core, where glibc would give eight.
+def too_new(name, capability, built_for):
+    """A line about a card that is newer than the newest that TensorFlow was built for; else "".
 
-    What is freed in one heap serves only the threads of that heap, and TensorFlow has many.
+    Args:
+        name: Of the card.
+        capability: Its compute capability, as a tuple.
+        built_for: `cuda_compute_capabilities` of `tf.sysconfig.get_build_info()`, such as
+            "sm_89" (its machine code) and "compute_90" (which later cards translate).
     """
-    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).mallopt(-8, _cores())  # M_ARENA_MAX of malloc.h
-
-
-def return_freed_memory():
-    """Give the system back what this program has freed; glibc keeps it, in case it is asked again.
-
-    Between two large steps, so that the peak is that of the larger one, not their sum.
-    """
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(AttributeError, OSError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+    known = [int(found[1]) for text in built_for if (found := re.search(r"_(\d+)", text))]
+    newest = max(known, default=None)
+    if newest is None or capability[0] * 10 + capability[1] <= newest:
+        return ""
+    return (
+        f"{name} has compute capability {capability[0]}.{capability[1]}; this TensorFlow was "
+        f"built for up to {newest // 10}.{newest % 10}. It may take many minutes to start, or "
+        "fail.\n"
+    )
 
 
 @contextlib.contextmanager
-def _sifted_stderr():
-    """Hold back what TensorFlow writes while it starts, then pass on all but known chatter."""
-    global _sifting
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
-        yield  # the user's own level wins; or there is nothing to come
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    _sifting = True
-    with without_chatter():
-        yield
+def quiet():
+    """Keep back what libraries write to file descriptor 2, and yield a list that gets the text.
 
-
-def without_chatter():
-    """Hold back what is written to file descriptor 2, but where the user has set a log level."""
-    if not _sifting:
-        return contextlib.nullcontext()
-    return hold_stderr(lambda text: sift(text, card=has_nvidia_card))
-
-
-@contextlib.contextmanager
-def hold_stderr(passed):
-    """Hold back what is written to file descriptor 2; at the end, write `passed(text)` of it."""
+    TensorFlow writes a dozen lines at each start that ask nothing of its user. Where the start
+    fails, they are shown.
+    """
+    written = []
     sys.stderr.flush()
+    was_enabled, real = faulthandler.is_enabled(), os.dup(2)
+    faulthandler.enable(real)  # a crash is not kept back
     with tempfile.TemporaryFile() as held:
-        real = os.dup(2)
-        was_enabled = faulthandler.is_enabled()
-        faulthandler.enable(real)  # a crash in here is not swallowed
         os.dup2(held.fileno(), 2)
         try:
-            yield
+            yield written
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
             faulthandler.enable(2) if was_enabled else faulthandler.disable()
             os.close(real)
             held.seek(0)
-            sys.stderr.write(passed(held.read().decode(errors="replace")))
-
-
-def sift(text, card):
-    """Return the lines of TensorFlow's start-up that concern the user.
-
-    Args:
-        text: What it wrote.
-        card: Called, once there is a need, to tell whether an NVIDIA card is there.
-    """
-    lines = [line for line in text.splitlines(keepends=True) if not _CHATTER.search(line)]
-    if any(_WITHOUT_CARD.search(line) for line in lines) and not card():
-        lines = [line for line in lines if not _WITHOUT_CARD.search(line)]
-    return "".join(lines) if any(line.strip() for line in lines) else ""
+            written.append(held.read().decode(errors="replace"))
+            if isinstance(sys.exc_info()[1], Exception):  # not Ctrl-C
+                sys.stderr.write(written[0])
 
 
 def _nvidia_smi(field):
@@ -244,8 +213,8 @@ def _memory(gpus):
     return f", {total / 2**30:.0f} GB"
 
 
-def _cores():
-    """How many cores this process may use."""
+def cores():
+    """How many CPU cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -260,11 +229,13 @@ def _cpuinfo(key):
     return ""
 
 
-def _cpu_flags():
+def cpu_flags():
+    """The features of the CPU, as Linux names them; an empty set elsewhere."""
     return set(_cpuinfo("flags").split())
 
 
-def _cpu_name():
+def cpu_name():
+    """The processor's name."""
     if sys.platform == "darwin":
         with contextlib.suppress(OSError):
             command = ["sysctl", "-n", "machdep.cpu.brand_string"]

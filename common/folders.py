@@ -416,7 +416,7 @@ def _check(paths, output_dir):
     if new:
         print(f"Checking {len(new):,} files with TensorFlow's decoder", flush=True)
         # What the decoders complain of, without a name, is said below with one.
-        with devices.hold_stderr(lambda text: ""), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with devices.quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
             known |= dict(pool.map(lambda pair: (pair[1], _try(pair[0])), new))
         lasting = {key: known[key] for key in keys if not known[key][0].startswith(_PASSING)}
         _remember(memory, lasting)

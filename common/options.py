@@ -1,4 +1,4 @@
-"""The command line of a lesson, and the answers to what goes wrong there.
+"""The command line of a lesson, and one-line answers to mistakes.
 
 Imports nothing heavy: a wrong option is answered before TensorFlow is loaded.
 """
@@ -12,13 +12,15 @@ import math
 import os
 import shlex
 import signal
+import stat
 import sys
 import tempfile
 from pathlib import Path
 
 # What a disk refuses, and the user can mend: it is full, the folder not writable.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
-_PACKAGES = {
+DISK |= {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR}
+_PACKAGES = [
     "tensorflow",
     "keras",
     "numpy",
@@ -27,9 +29,15 @@ _PACKAGES = {
     "requests",
     "PIL",
     "jinja2",
-}
+    "h5py",
+]
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
-BEGUN, FINISHED = "begun.json", "results.json"  # in a run's folder: options; all figures
+BEGUN, FINISHED = "begun.json", "results.json"  # in a run's folder: its command line; its figures
+LARGEST = 2**31 - 1  # of whole numbers: what TensorFlow counts with
+
+
+class Mistake(Exception):
+    """What the user can mend; the message says how."""
 
 
 def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
@@ -39,118 +47,119 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         description: The lesson's docstring; its title and first paragraph head `--help`.
         epochs, batch_size, learning_rate: The lesson's defaults. Where it teaches several
             models, dicts with a default for each; the first model is the default one.
-        image_size: Where it reads folders of pictures: the side that they get, in pixels.
+        image_size: Where it reads folders of images: the side that they get, in pixels.
 
     Returns:
-        An `argparse.Namespace` with `epochs`, `batch_size`, `learning_rate`, `seed`,
-        `data_dir`, `sample`, `output_dir`, `precision`, `deterministic`, `resume` (the folder
-        of the run to go on with, or None) and `show`; with `model` where there are several;
-        where it reads folders, with `pictures`, `min_images` (None where they are
-        not given), `image_size`, `cache` and `skip_baseline`; and `about`, the lesson's title
-        and its question. In a notebook's cell, where the command line belongs to the kernel,
-        these are the defaults.
+        An `argparse.Namespace` with a value for each option. `resume` is the folder of the run
+        to resume, or None. Two more are `about`, the lesson's title and its question, and
+        `begun`, a dict for `begun.json`: the script's name, the command, and the options. In a
+        notebook's cell, where the command line belongs to the kernel, these are the defaults.
     """
-    parser = _LessonParser(
+    parser = Parser(
         description="\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]),
-        formatter_class=_HelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.set_defaults(about=_about(description))
     name = parser.prog
     parser.epilog = (
         "examples:\n"
         f"  python {name} --sample --epochs 3     a look at everything, in seconds\n"
-        f"  python {name} --seed 1 --show         another seed; pictures in windows\n"
+        f"  python {name} --seed 1 --show         another seed; plots in windows\n"
     )
-    if isinstance(epochs, dict):
-        models = list(epochs)
-        parser.epilog += f"  python {name} --model {models[1]:15} the other network\n"
-        parser.add_argument(
-            "--model", choices=models, default=models[0], help="the network that is trained"
-        )
-    number = parser.add_argument
-    number(
-        "--epochs",
-        type=_whole,
-        default=_default(epochs),
-        metavar="N",
-        help="passes over the pictures",
-    )
-    number(
-        "--batch-size",
-        type=_whole,
-        default=_default(batch_size),
-        metavar="N",
-        help="pictures a step",
-    )
-    number(
-        "--learning-rate",
-        type=_positive,
-        default=_default(learning_rate),
-        metavar="X",
-        help="highest of all steps",
-    )
-    number(
+    defaults = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    models = next((list(value) for value in defaults.values() if isinstance(value, dict)), None)
+    if models:
+        parser.epilog += f"  python {name} --model {models[1]:15} the other model\n"
+        parser.option("--model", "the model that is trained", models[0], choices=models)
+    parser.option("--epochs", "passes over the training images", epochs, type=_whole, metavar="N")
+    parser.option("--batch-size", "images per step", batch_size, type=_whole, metavar="N")
+    parser.option("--learning-rate", "its peak", learning_rate, type=_positive, metavar="X")
+    parser.option(
         "--seed",
+        "of the split, the weights, the order and the augmentation",
+        0,
         type=_seed,
-        default=0,
         metavar="N",
-        help="of the split, the weights, the order and the distortions",
     )
-    parser.add_argument(
+    parser.option(
         "--data-dir",
+        "where data are looked for, and put",
+        HOME / "data",
         type=_folder,
-        default=HOME / "data",
         metavar="DIR",
-        help="where the data are looked for, and put",
     )
-    parser.add_argument(
-        "--sample",
-        action="store_true",
-        help="use the small sample; look for nothing, download nothing",
-    )
-    parser.add_argument(
+    parser.flag("--sample", "use the small sample; look for nothing, download nothing")
+    parser.option(
         "--output-dir",
+        "where a folder is made for this run",
+        HOME / "outputs",
         type=_folder,
-        default=HOME / "outputs",
         metavar="DIR",
-        help="where a folder is made for this run",
     )
-    parser.add_argument(
+    parser.option(
         "--precision",
+        "mixed: layers compute in 16 bits; auto: where that is faster",
+        "auto",
         choices=["auto", "float32", "mixed"],
-        default="auto",
-        help="mixed: layers compute in 16 bits; auto: where that is faster",
     )
-    parser.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="the same command twice gives the same weights, on the same machine; "
-        "MNIST takes up to a tenth longer",
+    parser.flag(
+        "--deterministic", "the same command twice on one machine gives the same weights; slower"
     )
     parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="RUN",
-        help="go on with a run that was cut off, with its own options; RUN: its folder, "
-        "or else the newest of this lesson (default: begin a new one)",
+        help="resume a run that was cut off, with its own options; RUN: its folder, or else the "
+        "newest unfinished one of this script (default: begin a new one)",
     )
-    parser.add_argument(
-        "--show",
-        action="store_true",
-        help="also open each picture in a window; close it to go on",
-    )
+    parser.flag("--show", "also open each plot in a window; close it to go on")
     if image_size:
         _add_folder_options(parser, image_size)
     if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is imported
         parser.error(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
-    if "ipykernel" in sys.modules:
-        # A cell has no command line; `%run train_mnist.py --epochs 3` has one, and is a file.
-        in_cell = not hasattr(sys.modules["__main__"], "__file__")
-        return parser.parse_args([] if in_cell else None)
-    answer_mistakes(parser.prog)
-    return parser.parse_args()
+    # A notebook's cell has no command line; `%run train_mnist.py --epochs 3` has one, and is a
+    # file.
+    in_notebook = "ipykernel" in sys.modules
+    of_kernel = Path(sys.argv[0]).stem.endswith("kernel_launcher")
+    in_cell = in_notebook and (of_kernel or not hasattr(sys.modules["__main__"], "__file__"))
+    if not in_notebook:
+        answer_mistakes(name)
+    argv = [] if in_cell else sys.argv[1:]
+
+    def read(arguments):
+        args = parser.parse_args(arguments)
+        for option, value in defaults.items():
+            if getattr(args, option) is None:
+                setattr(args, option, value[args.model] if models else value)
+        if args.sample and getattr(args, "pictures", None):
+            parser.error("argument --pictures: not with --sample, which has its own")
+        return args
+
+    args = read(argv)
+    try:
+        _probe(args.output_dir)  # here, because no default passes through its type
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument --output-dir: {error}")
+    if set("{}") & set(str(args.output_dir)):  # Keras's ModelCheckpoint fills them in
+        parser.error(f"argument --output-dir: '{args.output_dir}' has a {{ or }} in it")
+    folder, begun = None, None
+    if args.resume is not None:
+        folder, begun = _unfinished_run(parser, args, argv)
+    if folder:
+        place, show = args.output_dir, args.show
+        args = read(begun["arguments"])
+        args.output_dir, args.show = place, show
+    else:
+        values = {k: v for k, v in vars(args).items() if k != "resume"}
+        begun = {
+            "script": "notebook" if in_cell else name,
+            "command": "in a notebook" if in_cell else shlex.join(["python", name, *argv]),
+            "options": {k: str(v) if isinstance(v, Path) else v for k, v in values.items()},
+            "arguments": parser.arguments(args),
+        }
+    args.resume, args.begun, args.about = folder, begun, _about(description)
+    return args
 
 
 def _about(description):
@@ -161,172 +170,129 @@ def _about(description):
 
 
 def _add_folder_options(parser, image_size):
-    """The options of a lesson that reads folders of pictures, one folder a class."""
+    """The options of a lesson that reads folders of images, one folder a class."""
     parser.add_argument(
         "--pictures",
         type=existing_folder,
         metavar="DIR",
-        help="folder with a folder of pictures for each class (default: DATA_DIR/simpsons)",
+        help="folder with a folder of images for each class (default: DATA_DIR/simpsons)",
     )
     parser.add_argument(
         "--min-images",
         type=_whole,
         metavar="N",
-        help="leave out classes with fewer pictures (default: 2; of Kaggle's 42 characters: 290)",
+        help="leave out classes with fewer images (default: 2; of Kaggle's 42 characters: 290)",
     )
-    parser.add_argument(
+    parser.option(
         "--image-size",
+        "width and height that the model sees, in pixels",
+        image_size,
         type=_side,
-        default=image_size,
         metavar="N",
-        help="width and height that the network sees, in pixels",
     )
-    parser.add_argument(
+    parser.option(
         "--cache",
+        "where decoded training images are kept; auto: on disk where memory is short",
+        "auto",
         choices=["auto", "memory", "disk"],
-        default="auto",
-        help="where decoded training pictures are kept; auto: on disk where memory is short",
     )
-    parser.add_argument(
-        "--skip-baseline", action="store_true", help="train the second network only"
-    )
-    parser.epilog += f"  python {parser.prog} --pictures photos   pictures of your own\n"
-
-
-class Mistake(Exception):
-    """What the user can mend; the message says how."""
-
-
-class _OfModel(dict):
-    """A default for each model; in `--help`, all of them."""
-
-    def __str__(self):
-        return ", ".join(f"{value} for {model}" for model, value in self.items())
-
-
-def _default(value):
-    return _OfModel(value) if isinstance(value, dict) else value
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults behind each option; description and examples as they are written."""
-
-    def _get_help_string(self, action):
-        if action.default is None:  # said in words
-            return action.help
-        return super()._get_help_string(action)
+    parser.flag("--skip-baseline", "train the second model only")
+    parser.epilog += f"  python {parser.prog} --pictures photos   images of your own\n"
 
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that answers a mistake with one line, and with the likely name."""
 
+    def __init__(self, **kwargs):
+        self.known = []  # the long options, in their order
+        super().__init__(**kwargs)
+
+    def add_argument(self, *names, **kwargs):
+        self.known += [name for name in names if name.startswith("--") and name != "--help"]
+        return super().add_argument(*names, **kwargs)
+
+    def option(self, name, about, default, **kwargs):
+        """An option with a value, whose default `--help` tells; a dict: one for each model."""
+        text = str(default)
+        if isinstance(default, dict):
+            text = ", ".join(f"{value} for {model}" for model, value in default.items())
+            default = None
+        text = text.replace("%", "%%")
+        self.add_argument(name, default=default, help=f"{about} (default: {text})", **kwargs)
+
+    def flag(self, name, about):
+        """An option without a value."""
+        self.add_argument(name, action="store_true", help=f"{about} (default: off)")
+
     def parse_args(self, args=None):
         found, unknown = self.parse_known_args(args)
         if unknown:
             name = unknown[0].split("=")[0]
-            known = [option[2:] for action in self._actions for option in action.option_strings]
+            known = [option[2:] for option in self.known]
             near = difflib.get_close_matches(name.lstrip("-"), known, n=1, cutoff=0.75)
             hint = f"did you mean --{near[0]}?" if near else "see --help"
             self.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name}; {hint}")
         return found
 
+    def arguments(self, args):
+        """The command line that gives these options, but for where runs are and what is shown."""
+        line = []
+        for option in self.known:
+            value = getattr(args, option[2:].replace("-", "_"))
+            if option in ("--resume", "--output-dir", "--show") or value in (None, False):
+                continue
+            line += [option] if value is True else [option, str(value)]
+        return line
+
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-class _LessonParser(Parser):
-    """What the options of a lesson must hold besides."""
+def _unfinished_run(parser, args, argv):
+    """The folder of the run that `--resume` means, and what its `begun.json` holds.
 
-    def parse_args(self, args=None):
-        found = super().parse_args(args)
-        for option, value in vars(found).items():
-            if isinstance(value, _OfModel):
-                setattr(found, option, value[found.model])
-        if found.resume is not None:
-            self._resume(found, args)
-        if found.sample and getattr(found, "pictures", None):
-            self.error("argument --pictures: not with --sample, which has its own")
-        try:
-            _probe(found.output_dir)  # here, because no default passes through its type
-        except argparse.ArgumentTypeError as error:
-            self.error(f"argument --output-dir: {error}")
-        return found
-
-    def _resume(self, found, args):
-        """Set `found` to the options of the run that is to be gone on with."""
-        unset = object()
-        actions = {action.dest: action for action in self._actions}
-        given, _ = self.parse_known_args(args, argparse.Namespace(**dict.fromkeys(actions, unset)))
-        given = {name: value for name, value in vars(given).items() if value is not unset}
-        model = given.get("model")
-        folder = Path(os.path.expanduser(found.resume))
-        if not found.resume:
-            folder = _newest_run(found.output_dir, self.prog, model, "*/*")
-            if folder is None:
-                what = self.prog if model is None else f"{self.prog} --model {model}"
-                print(f"Notice: no run of {what} in {found.output_dir}; this one begins.")
-                found.resume = None
-                return
-        elif not folder.is_dir():
-            self.error(f"argument --resume: there is no folder {str(folder)!r}")
-        elif not any((folder / name).exists() for name in (BEGUN, FINISHED)):
-            folder = _newest_run(folder, self.prog, model, "*") or folder
-        begun = _begun(folder / FINISHED)
-        finished = begun and begun.get("script") == self.prog
-        if not finished:
-            begun = _begun(folder / BEGUN)
-        if begun is None or begun["script"] != self.prog:
-            self.error(f"argument --resume: {str(folder)!r} holds no run of {self.prog}")
-        for name, value in begun["options"].items():
-            if name not in actions:
-                option = name.replace("_", "-")
-                self.error(f"argument --resume: the run has an option --{option}, unknown here")
-            is_path = value is not None and actions[name].type in (_folder, existing_folder)
-            value = Path(value) if is_path else value
-            if name in ("show", "output_dir"):
-                continue  # they change nothing of the training
-            own, here = (_comparable(v) for v in (value, given.get(name, value)))
-            if own != here:
-                option = name.replace("_", "-")
-                self.error(
-                    f"argument --{option}: {here} here, {own} in {folder}; leave it out, or begin "
-                    "anew, without --resume"
-                )
-            setattr(found, name, value)
-        if finished:
-            for left in [*folder.glob("backup*"), folder / BEGUN]:  # killed at the very end
-                left.unlink(missing_ok=True)
-            print(f"{folder} is finished; there is nothing to go on with.")
-            if other := _newest_run(folder.parent, self.prog, model, "*", finished=False):
-                print(f"Another one is not: --resume {shlex.quote(str(other))} goes on with it.")
-            self.exit(0)
-        found.resume = folder
-
-
-def _newest_run(place, script, model, below, *, finished=True):
-    """The folder of a lesson's newest run, those that are finished included, or not; or None."""
-    found = {}
-    for path in [*place.glob(f"{below}/{BEGUN}"), *place.glob(f"{below}/{FINISHED}")]:
-        if not finished and (path.parent / FINISHED).exists():
-            continue
-        run = _begun(path)
-        if run and run["script"] == script and model in (None, run["options"].get("model")):
+    `None, None`, with a notice, where there is no run yet. The program ends where the run is
+    finished, or other options were given.
+    """
+    unset = object()
+    dests = [option[2:].replace("-", "_") for option in parser.known]
+    given, _ = parser.parse_known_args(argv, argparse.Namespace(**dict.fromkeys(dests, unset)))
+    for dest, value in vars(given).items():
+        if value is not unset and dest not in ("resume", "output_dir", "show"):
+            option = dest.replace("_", "-")
+            parser.error(f"argument --{option}: not with --resume, which takes the run's own")
+    place = Path(os.path.expanduser(args.resume)).absolute() if args.resume else args.output_dir
+    if args.resume and not place.is_dir():
+        parser.error(f"argument --resume: there is no folder {args.resume!r}")
+    folders = [place, *place.glob("*")] if args.resume else place.glob("*/*")
+    finished, newest, begun = [], None, None
+    for folder in folders:
+        if (read := _read(folder / BEGUN, "arguments")) and read["script"] == parser.prog:
             with contextlib.suppress(OSError):  # it ends at this moment
-                found[path.parent] = path.stat().st_mtime
-    return max(found, key=found.get, default=None)
+                time = (folder / BEGUN).stat().st_mtime
+                if newest is None or time > newest[0]:
+                    newest, begun = (time, folder), read
+        elif (read := _read(folder / FINISHED, "options")) and read["script"] == parser.prog:
+            finished.append(folder)
+    if newest:
+        return newest[1], begun
+    if finished:
+        which = f"{place} is finished" if place in finished else "no run is unfinished"
+        print(f"{which}; there is nothing to resume.")
+        parser.exit(0)
+    if args.resume:
+        parser.error(f"argument --resume: {args.resume!r} holds no run of {parser.prog}")
+    print(f"Notice: no run of {parser.prog} in {place}; this one begins.")
+    return None, None
 
 
-def _begun(path):
-    """What a run noted when it began; None: no run, or one that was cut off before that."""
+def _read(path, key):
+    """What a run noted; None: no run, or one that was cut off before that."""
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        return begun if begun["script"] and begun["options"] else None
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return noted if noted["script"] and noted[key] is not None else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _comparable(value):
-    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _whole(text):
@@ -336,6 +302,8 @@ def _whole(text):
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if number > LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {LARGEST:,}")
     return number
 
 
@@ -367,8 +335,16 @@ def _positive(text):
 
 
 def _folder(text):
-    path = Path(os.path.expanduser(text))
-    if not text or (path.exists() and not path.is_dir()):
+    """The absolute `Path` of a folder, which need not be there yet."""
+    path = Path(os.path.expanduser(text)).absolute()
+    try:
+        is_other = not text or not stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (OSError, ValueError) as error:  # not to be entered; too long; a zero in it
+        reason = getattr(error, "strerror", None) or error
+        raise argparse.ArgumentTypeError(f"{text!r}: {reason}") from None
+    if is_other:
         raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
     return path
 
@@ -383,7 +359,7 @@ def existing_folder(text):
 
 def _probe(path):
     """Raise ArgumentTypeError unless a folder can be made at `path`; leave nothing behind."""
-    nearest = next(p for p in [path, *path.absolute().parents] if p.exists())
+    nearest = next((p for p in [path, *path.parents] if p.exists()), path.parents[-1])
     try:
         with tempfile.TemporaryDirectory(dir=nearest):
             pass
@@ -394,8 +370,11 @@ def _probe(path):
 
 def answer_mistakes(name):
     """Let what the user can mend end in a sentence instead of a traceback."""
-    if hasattr(sys.stdout, "reconfigure"):
-        # `... | tee log` shows each line at once; names that a console cannot show are spelled.
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed, as by `>&-`
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - for the whole program
+    # `... | tee log` shows each line at once; names that a console cannot show are spelled.
+    if hasattr(sys.stdout, "reconfigure"):  # not in IDLE
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
 
     def interrupted(*_):
@@ -403,10 +382,9 @@ def answer_mistakes(name):
         raise SystemExit(130)
 
     def answer(kind, error, traceback):
-        ours = kind.__module__.startswith("common.")  # raised by the shelf, worded for the user
         if issubclass(kind, BrokenPipeError):  # `... | head` has read enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        elif ours:
+        elif issubclass(kind, Mistake):
             print(f"{name}: error: {error}", file=sys.stderr)
         elif issubclass(kind, ModuleNotFoundError) and error.name in _PACKAGES:
             hint = "pip install -r requirements.txt brings all that is needed"
@@ -414,7 +392,7 @@ def answer_mistakes(name):
         elif issubclass(kind, OSError) and error.errno in DISK:
             where = f"{error.filename}: " if error.filename else ""
             hint = "Make room, or choose another --output-dir or --data-dir."
-            print(f"{name}: error: {where}{error.strerror}. {hint}", file=sys.stderr)
+            print(f"{name}: error: {where}{os.strerror(error.errno)}. {hint}", file=sys.stderr)
         else:
             sys.__excepthook__(kind, error, traceback)
 

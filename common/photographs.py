@@ -1,4 +1,4 @@
-"""A picture file -> what a trained network takes: prepared as its lesson prepared its own."""
+"""An image file -> what a trained model takes: prepared as its lesson prepared its own."""
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -8,48 +8,51 @@ _LARGEST = 1000  # pixels of a side: a photograph is first made as small as this
 _INK = 0.3  # of the way from the background to the strongest value: what counts as drawn
 
 
-class PictureError(Exception):
-    """A file that is no picture; the message says why."""
+class ImageError(Exception):
+    """A file that is no image; the message says why."""
 
 
-def prepare(path, shape, lesson, image_size=None):
-    """Read a picture and bring it to a network's shape.
+def prepare(path, shape, preparation):
+    """Read an image and bring it to a model's shape.
 
-    A picture that has this shape already stays as it is, but for its colors. Of others:
+    An image that has this shape already is left as it is, but for its colors. Others are prepared
+    as the lesson says in `results.json`:
 
-    - where the lesson read folders, the proportions are kept and the rest is black;
-    - of a digit, or a piece of clothing, the background is taken away, and it is scaled and
-      placed as in the data set: a digit fits 20x20 pixels and has its center of mass in the
-      middle of 28x28 (LeCun, Cortes, Burges, 1998), clothing fits 28x28 (Xiao, Rasul, Vollgraf,
-      2017). Both are light on dark there: what is dark on light is inverted;
-    - of others, the largest square in the middle is scaled.
+    - "folder": the proportions are kept, and the rest is black, as where a lesson reads folders;
+    - "digit" and "clothing": the background is taken away, and the rest is scaled and placed as
+      in the data set: a digit fits 20x20 pixels and has its center of mass in the middle of 28x28
+      (LeCun, Cortes, Burges, 1998), clothing fits 28x28 (Xiao, Rasul, Vollgraf, 2017). Both are
+      light on dark there: what is dark on light is inverted;
+    - "square": the largest square in the middle is scaled.
 
     Args:
         path: A file.
         shape: Height, width and channels, 1 or 3.
-        lesson: Its name, as `results.json` gives it.
-        image_size: Of a lesson that read folders: its option; of others, None.
+        preparation: One of the four.
 
     Returns:
         A uint8 array of `shape`; and whether it was inverted.
 
     Raises:
-        PictureError: The file cannot be opened, or not decoded.
+        ImageError: The file cannot be opened, or not decoded.
     """
-    if image_size:
+    if preparation == "folder":
         return _as_in_folders(path, shape), False
-    picture = _open(path, "L" if shape[2] == 1 else "RGB")
+    drawn = preparation in ("digit", "clothing")
+    image = _open(path, "L" if shape[2] == 1 or drawn else "RGB")
     inverted = False
-    if lesson in ("mnist", "fashion") and shape == (28, 28, 1):
-        pixels = np.asarray(picture, np.float32)
+    if drawn:
+        pixels = np.asarray(image, np.float32)
         inverted = bool(_background(pixels) > 127)
         pixels = 255 - pixels if inverted else pixels
         if pixels.shape != shape[:2]:
-            pixels = _cut_out(pixels, 20 if lesson == "mnist" else 28)
-            pixels = _centered(pixels, shape, by_mass=lesson == "mnist")
-        return pixels.round().astype(np.uint8)[..., np.newaxis], inverted
-    picture = ImageOps.fit(picture, (shape[1], shape[0]), Image.Resampling.BOX)
-    return np.asarray(picture, np.uint8).reshape(shape), inverted
+            share = 20 / 28 if preparation == "digit" else 1
+            pixels = _cut_out(pixels, max(1, round(share * min(shape[:2]))))
+            pixels = _centered(pixels, shape, by_mass=preparation == "digit")
+        pixels = pixels.round().astype(np.uint8)[..., np.newaxis]
+        return np.broadcast_to(pixels, shape), inverted
+    image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BOX)
+    return np.asarray(image, np.uint8).reshape(shape), inverted
 
 
 def _as_in_folders(path, shape):
@@ -60,36 +63,36 @@ def _as_in_folders(path, shape):
     try:
         return folders.read(path, shape[0])
     except tf.errors.InvalidArgumentError:
-        raise PictureError("TensorFlow cannot decode it (it reads JPEG, PNG, GIF, BMP)") from None
+        raise ImageError("TensorFlow cannot decode it (it reads JPEG, PNG, GIF, BMP)") from None
     except (tf.errors.OpError, ValueError) as error:
-        raise PictureError(f"it cannot be opened ({type(error).__name__})") from None
+        raise ImageError(f"it cannot be opened ({type(error).__name__})") from None
 
 
 def _open(path, mode):
     """As Pillow reads it: upright, one frame, on white where it is transparent."""
     try:
-        with Image.open(path) as picture:
-            picture.draft(mode, (_LARGEST, _LARGEST))  # of a JPEG: less is decoded
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith(("I", "F")):  # 16 bits and more
-                values = np.nan_to_num(np.asarray(picture, np.float64))
-                values *= 255 / 65535 if picture.mode.startswith("I") else 1
-                picture = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-            picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
-            if picture.has_transparency_data:
-                picture = picture.convert("RGBA")
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-            return picture.convert(mode)
+        with Image.open(path) as image:
+            image.draft(mode, (_LARGEST, _LARGEST))  # of a JPEG: less is decoded
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith(("I", "F")):  # 16 bits and more
+                values = np.nan_to_num(np.asarray(image, np.float64))
+                values *= 255 / 65535 if image.mode.startswith("I") else 1
+                image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+            image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            return image.convert(mode)
     except UnidentifiedImageError:
-        raise PictureError("it is not a picture, or of a kind that is not known") from None
+        raise ImageError("it is not an image, or of a kind that is not known") from None
     except OSError as error:
-        raise PictureError(error.strerror or str(error)) from None
-    except (ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise PictureError(str(error)) from None  # as Pillow's readers tell of damage
+        raise ImageError(error.strerror or str(error)) from None
+    except Exception as error:  # damaged bytes raise whatever they happen to mean to Pillow
+        raise ImageError(str(error) or type(error).__name__) from None
 
 
 def _background(pixels):
-    """The middle value at the four corners, each a tenth of the picture."""
+    """The middle value at the four corners, each a tenth of the image."""
     height, width = (max(1, side // 10) for side in pixels.shape)
     ends = pixels[:height], pixels[-height:]
     return np.median(
@@ -109,8 +112,8 @@ def _cut_out(pixels, side):
     pixels = 255 * np.where(pixels < _INK / 2, 0, pixels)
     scale = side / max(pixels.shape)
     size = [max(1, round(scale * length)) for length in reversed(pixels.shape)]
-    picture = Image.fromarray(pixels.astype(np.float32))
-    return np.clip(np.asarray(picture.resize(size, Image.Resampling.BOX)), 0, 255)
+    image = Image.fromarray(pixels.astype(np.float32))
+    return np.clip(np.asarray(image.resize(size, Image.Resampling.BOX)), 0, 255)
 
 
 def _lighting(pixels):
@@ -124,7 +127,7 @@ def _lighting(pixels):
 
 
 def _centered(pixels, shape, *, by_mass):
-    """On a black picture of `shape`, with the center of mass, or of the sides, in the middle."""
+    """On a black image of `shape`, with the center of mass, or of the sides, in the middle."""
     sides = np.array(pixels.shape)
     center = (sides - 1) / 2
     if by_mass and pixels.sum() > 0:

@@ -2,10 +2,13 @@
 
 import atexit
 import contextlib
+import ctypes
+import gc
 import itertools
 import math
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -16,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import devices
+from common.options import Mistake
 
 # As many files are decoded at a time as there are cores; as many batches distorted, or half as
 # many where the network computes on the same cores; and four are kept ready. Not
@@ -29,8 +33,32 @@ with tf.device("CPU"):
     _epoch = tf.Variable(0, dtype=tf.int64)  # which the next pass over training batches is
 
 
-class PipelineError(Exception):
+class PipelineError(Mistake):
     """Pictures that could not be read or kept; the message says why."""
+
+
+def _share_freed_memory():
+    """Let threads share what they have freed: one heap a core, where glibc would give eight.
+
+    What is freed in one heap serves only the threads of that heap, and TensorFlow has many.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).mallopt(-8, devices.cores())  # M_ARENA_MAX of malloc.h
+
+
+_share_freed_memory()
+
+
+def return_freed_memory():
+    """Give the system back what this program has freed; glibc keeps it, in case it is asked again.
+
+    Between two large steps, so that the peak is that of the larger one, not their sum.
+    """
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def training_batches(x, y, batch_size, augment=None, *, seed=0):
@@ -109,7 +137,7 @@ def cached(dataset, where, folder):
         raise PipelineError(f"the pictures could not be read and cached: {reason}") from None
     kept = f"{size / 2**20:,.0f} MB, {'on disk' if path else 'in memory'}"
     print(f"Decoded {len(labels):,} pictures: {kept}", flush=True)
-    devices.return_freed_memory()
+    return_freed_memory()
     return dataset, labels
 
 

@@ -1,8 +1,8 @@
-"""Figures -> pictures, 8 inches wide at 150 dots an inch: legible at 800 pixels, and in grey.
+"""Plots, 8 inches wide at 150 dots per inch: legible at 800 pixels, and in grey.
 
-Each function draws one picture and writes it to `path`. Pictures are uint8 arrays of shape
+Each function draws one plot and writes it to `path`. Images are uint8 arrays of shape
 (count, height, width, channels), one channel for grey, three for color. Titles are the caller's:
-what a picture answers, the lesson says.
+what a plot answers, the lesson says.
 """
 
 import sys
@@ -11,94 +11,119 @@ import warnings
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from common import devices
-
-RIGHT, WRONG = "tab:blue", "tab:red"
+CORRECT, ERROR = "tab:blue", "tab:red"
 WIDTH = 8  # inches
 
-_show = "ipykernel" in sys.modules  # a notebook shows each picture below its cell
+_show = "ipykernel" in sys.modules  # a notebook shows each plot below its cell
 _note = ""
 
 
 def set_note(text):
-    """Say this at the foot of every picture from now on; "": nothing."""
+    """Say this at the foot of every plot from now on; "": nothing."""
     global _note
     _note = text
 
 
 def set_up(show):
-    """Choose where pictures go besides their files: `show` opens a window for each."""
+    """Choose where plots go besides their files: `show` opens a window for each."""
     global _show
-    matplotlib.rcParams["text.parse_math"] = False  # a $ in a name is a $
     if show:
         _show = True
         if matplotlib.get_backend().lower() == "agg":
             _show = False
-            print("Notice: no window can be opened here; the pictures are in the run's folder.")
+            print("Notice: no window can be opened here; the plots are in the run's folder.")
     elif not _show:
         matplotlib.use("agg")  # needs no screen
 
 
-def grid(path, pictures, captions, title, columns=10, *, colors=None):
-    """Pictures in rows of `columns`, or of as many as the captions leave room for."""
+def save(figure, path, *, foot=0.0):
+    """Lay out a Matplotlib figure, write it, show it where asked, and close it.
+
+    Logarithmic axes get plain numbers, 0.02 and not 2x10^-2, and epochs whole ones; `foot` inches
+    at the foot stay free.
+    """
+    for axis in figure.axes:
+        if axis.get_xlabel() == "Epoch":
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if axis.get_yscale() == "log":
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+    if _note:
+        figure.text(0.995, 0.004, _note, ha="right", va="bottom", fontsize=8, color="dimgrey")
+        foot += 0.25
+    with warnings.catch_warnings():
+        # Of a script that Matplotlib's font has not, such as Chinese: boxes are drawn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.tight_layout(rect=(0, foot / figure.get_figheight(), 1, 1))
+        figure.savefig(path, dpi=150)
+    if _show:
+        plt.show()
+    plt.close(figure)
+
+
+def grid(path, images, captions, title, columns=10, *, colors=None):
+    """Images in rows of `columns`, or of as many as the captions leave room for."""
     size = 9 if _room_for(captions, 9) >= min(5, columns) else 7  # points
     columns = min(columns, _room_for(captions, size))
-    rows = max(1, -(-len(pictures) // columns))
+    rows = max(1, -(-len(images) // columns))
     if rows > 1:
-        columns = -(-len(pictures) // rows)  # ten in rows of 5 and 5, not 7 and 3
+        columns = -(-len(images) // rows)  # ten in rows of 5 and 5, not 7 and 3
     cell = WIDTH / columns
     lines = 1 + max((caption.count("\n") for caption in captions), default=0)
     height = rows * (cell + 0.2 * lines) + 0.5 + (0.25 if _note else 0)
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for i, (axis, picture, caption) in enumerate(zip(axes.flat, pictures, captions, strict=False)):
-        _picture(axis, picture)
-        axis.set_title(caption, fontsize=size, pad=3, color=colors[i] if colors else "black")
+    for i, (axis, image, caption) in enumerate(zip(axes.flat, images, captions, strict=False)):
+        _image(axis, image)
+        axis.set_title(
+            _plain(caption), fontsize=size, pad=3, color=colors[i] if colors else "black"
+        )
     _title(figure, title)
-    _finish(figure, path)
+    save(figure, path)
 
 
 def counts(path, counts, class_names, title):
-    """How many pictures each class has, as bars."""
+    """How many images each class has, as bars."""
     figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.28 * len(counts)))
-    bars = axis.barh(range(len(counts)), counts, color=RIGHT)
+    bars = axis.barh(range(len(counts)), counts, color=CORRECT)
     axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
-    axis.set_yticks(range(len(counts)), class_names)
+    axis.set_yticks(range(len(counts)), map(_plain, class_names))
     axis.invert_yaxis()
-    axis.set_xlabel("Pictures")
+    axis.set_xlabel("Images")
     axis.spines[["top", "right"]].set_visible(False)
     _title(figure, title)
-    _finish(figure, path)
+    save(figure, path)
 
 
-def pixels(path, picture, title):
-    """One grey picture, large, with the scale of its values."""
+def pixels(path, image, title):
+    """One grey image, large, with the scale of its values."""
     figure, axis = plt.subplots(figsize=(WIDTH, 5))
-    shades = axis.imshow(picture[..., 0], cmap="gray_r", vmin=0, vmax=255)
+    shades = axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
     figure.colorbar(shades, ax=axis, label="Value of a pixel", ticks=[0, 50, 100, 150, 200, 255])
     axis.set(xlabel="Column", ylabel="Row")
     _title(figure, title)
-    _finish(figure, path)
+    save(figure, path)
 
 
-def rows(path, groups, title, names=("as it is", "distorted", "again")):
-    """One row of pictures for each group, named at the left; the last name serves the rest."""
+def rows(path, groups, title, names=("original", "augmented")):
+    """One row of images for each group, named at the left; the last name serves the rest."""
     names = [names[min(i, len(names) - 1)] for i in range(len(groups))]
-    columns = max(len(pictures) for pictures in groups)
+    columns = max(len(images) for images in groups)
     height = len(groups) * WIDTH / (columns + 1.2) + 0.7
     figure, axes = plt.subplots(len(groups), columns, figsize=(WIDTH, height), squeeze=False)
-    for row, pictures, name in zip(axes, groups, names, strict=True):
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+    for row, images, name in zip(axes, groups, names, strict=True):
+        row[0].set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=10)
         for axis in row:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-        for axis, picture in zip(row, pictures, strict=False):
-            _picture(axis, picture)
+        for axis, image in zip(row, images, strict=False):
+            _image(axis, image)
     _title(figure, title)
-    _finish(figure, path)
+    save(figure, path)
 
 
 def curves(path, history, title, *, baseline=None, names=("plain", "second"), test=None):
@@ -115,18 +140,17 @@ def curves(path, history, title, *, baseline=None, names=("plain", "second"), te
     first, second = (f"{name}, " for name in names) if baseline else ("", "")
     if baseline:
         _draw_curves(axes, baseline, first, "tab:orange", "s")
-    _draw_curves(axes, history, second, RIGHT, "o")
+    _draw_curves(axes, history, second, CORRECT, "o")
     last = max(len(h["loss"]) for h in [history, baseline] if h)
     for axis in axes:
         axis.set_xlabel("Epoch")
         axis.set_xlim(0.5, last + 0.5)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("Loss (cross-entropy, nats)")
     axes[0].set_ylim(bottom=0)
     if test:
-        for level, name, color in zip(test, (first, second), ("tab:orange", RIGHT), strict=True):
+        for level, name, color in zip(test, (first, second), ("tab:orange", CORRECT), strict=True):
             axes[1].axhline(level, color=color, linestyle=":", linewidth=2, label=f"{name}test")
     if baseline:
         handles, labels = axes[1].get_legend_handles_labels()
@@ -145,7 +169,7 @@ def curves(path, history, title, *, baseline=None, names=("plain", "second"), te
     axes[1].set_ylabel("Accuracy")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1))
     _title(figure, title)
-    _finish(figure, path, foot=0.85 if baseline else 0)
+    save(figure, path, foot=0.85 if baseline else 0)
 
 
 def _draw_curves(axes, history, name, color, marker):
@@ -161,7 +185,7 @@ def _draw_curves(axes, history, name, color, marker):
             best,
             history[f"val_{figure}"][best - 1],
             marker,
-            color=WRONG,
+            color=ERROR,
             markersize=9,
             markerfacecolor="none",
             linestyle="none",
@@ -177,22 +201,23 @@ def best_epoch(history):
 
 
 def confusion_matrix(path, matrix, class_names, title):
-    """Counts of true classes (rows) taken for predicted ones (columns), mistakes in red."""
+    """Counts of true classes (rows) and predicted ones (columns); the errors in red."""
     count = len(class_names)
-    wrong = matrix - np.diag(np.diag(matrix))
+    errors = matrix - np.diag(np.diag(matrix))
     figure, axis = plt.subplots(figsize=(WIDTH, 6.4 if count <= 10 else 7.6))
     size = min(10, 120 / count)  # points: 6 of them for 20 classes
-    shades = np.ma.masked_equal(wrong, 0)  # no mistake: white
-    axis.imshow(shades, cmap="Reds", vmin=0, vmax=max(1, 2 * wrong.max()))
+    shades = np.ma.masked_equal(errors, 0)  # no error: white
+    axis.imshow(shades, cmap="Reds", vmin=0, vmax=max(1, 2 * errors.max()))
     for i in range(count):
         for j in range(count):
             if matrix[i, j]:
-                style = {"color": RIGHT, "weight": "bold"} if i == j else {"color": "black"}
+                style = {"color": CORRECT, "weight": "bold"} if i == j else {"color": "black"}
                 text = f"{matrix[i, j]:,}"
                 axis.text(j, i, text, ha="center", va="center", fontsize=size, **style)
     slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    axis.set_xticks(range(count), class_names, **(slant if max(map(len, class_names)) > 5 else {}))
-    axis.set_yticks(range(count), class_names)
+    names = [_plain(name) for name in class_names]
+    axis.set_xticks(range(count), names, **(slant if max(map(len, class_names)) > 5 else {}))
+    axis.set_yticks(range(count), names)
     axis.set_xlabel("Predicted class")
     axis.set_ylabel("True class")
     axis.set_xticks(np.arange(count + 1) - 0.5, minor=True)
@@ -201,24 +226,38 @@ def confusion_matrix(path, matrix, class_names, title):
     axis.tick_params(which="both", length=0)
     axis.spines[:].set_color("lightgrey")
     _title(figure, title)
-    _finish(figure, path)
+    save(figure, path)
 
 
-def predictions(path, pictures, labels, probabilities, class_names, which, title):
-    """Pictures with the predicted class and its probability: right in blue, wrong in red.
+def most_common_confusions(matrix, class_names):
+    """The largest off-diagonal counts of a confusion matrix, in words; ties are all named."""
+    errors = matrix - np.diag(np.diag(matrix))
+    if not errors.any():
+        return "No test image is misclassified"
+    most = errors.max()
+    pairs = [
+        f"{class_names[true]} → {class_names[predicted]}, {most:,} of {matrix[true].sum():,}"
+        for true, predicted in np.argwhere(errors == most)
+    ]
+    more = f"; {len(pairs) - 3} more" if len(pairs) > 3 else ""
+    return f"Most common confusion{'s'[: len(pairs) > 1]}: {'; '.join(pairs[:3])}{more}"
+
+
+def predictions(path, images, labels, probabilities, class_names, which, title):
+    """Images with the predicted class and its probability: correct in blue, else red.
 
     Args:
         labels: True classes, integers, shape (count,).
         probabilities: Predicted ones, shape (count, classes).
-        which: Indices of the pictures to draw.
+        which: Indices of the images to draw.
     """
     which = np.asarray(which, dtype=int)
     captions, colors = _verdicts(labels[which], probabilities[which], class_names)
-    grid(path, pictures[which], captions, title, colors=colors)
+    grid(path, images[which], captions, title, colors=colors)
 
 
-def probabilities(path, pictures, labels, probabilities, class_names, which, title):
-    """Pictures, each beside the bars of its probabilities: the true class in blue.
+def probabilities(path, images, labels, probabilities, class_names, which, title):
+    """Images, each beside the bars of its probabilities: the true class in blue.
 
     Arguments are those of `predictions`. Where the longest bar is another than the true
     class's, it is red.
@@ -236,14 +275,14 @@ def probabilities(path, pictures, labels, probabilities, class_names, which, tit
     for axis in axes.flat[2 * len(which) :]:
         axis.axis("off")
     for axis, bars, i in zip(axes.flat[::2], axes.flat[1::2], which, strict=False):
-        _picture(axis, pictures[i])
+        _image(axis, images[i])
         axis.axis("off")
         predicted, true = probabilities[i].argmax(), labels[i]
         colors = ["darkgrey"] * len(class_names)
-        colors[predicted] = WRONG
-        colors[true] = RIGHT
+        colors[predicted] = ERROR
+        colors[true] = CORRECT
         bars.barh(range(len(class_names)), probabilities[i], color=colors)
-        bars.set_yticks(range(len(class_names)), class_names, fontsize=7)
+        bars.set_yticks(range(len(class_names)), map(_plain, class_names), fontsize=7)
         bars.invert_yaxis()
         bars.set(xlim=(0, 1), xticks=[0, 1])
         bars.xaxis.set_major_formatter(PercentFormatter(1))
@@ -251,7 +290,7 @@ def probabilities(path, pictures, labels, probabilities, class_names, which, tit
         bars.tick_params(axis="y", length=0)
         bars.spines[["top", "right"]].set_visible(False)
     _title(figure, title)
-    _finish(figure, path)
+    save(figure, path)
 
 
 def _room_for(captions, size):
@@ -260,19 +299,25 @@ def _room_for(captions, size):
     return max(1, int(WIDTH / (0.1 + 0.078 * size / 9 * longest)))
 
 
+def _plain(text):
+    """Text in which a $ is a $, and does not begin a formula."""
+    return text.replace("$", r"\$")
+
+
 def _title(figure, title):
     """At the same distance from the top, however tall the figure is."""
-    figure.suptitle(title, fontsize=12, y=1 - 0.07 / figure.get_figheight())
+    figure.suptitle(_plain(title), fontsize=12, y=1 - 0.07 / figure.get_figheight())
 
 
 def _verdicts(labels, probabilities, class_names):
-    """A caption and a color for each prediction; only a wrong one names the true class."""
+    """A caption and a color for each prediction; only an error names the true class."""
     captions, colors = [], []
+    lead = "predicted " if max(map(len, class_names)) <= 3 else ""  # where there is room for it
     for label, row in zip(labels, probabilities, strict=True):
         caption = f"{class_names[row.argmax()]} ({percent(row.max())})"
-        right = row.argmax() == label
-        captions.append(caption if right else f"{caption}\nis {class_names[label]}")
-        colors.append(RIGHT if right else WRONG)
+        correct = row.argmax() == label
+        captions.append(caption if correct else f"{lead}{caption}\ntrue {class_names[label]}")
+        colors.append(CORRECT if correct else ERROR)
     return captions, colors
 
 
@@ -281,25 +326,10 @@ def percent(probability):
     return f"{probability:.0%}" if probability < 0.995 else ">99%"
 
 
-def _picture(axis, picture):
-    """Draw one picture; grey ones as ink: the higher the value, the darker."""
-    if picture.shape[-1] == 1:
-        axis.imshow(picture[..., 0], cmap="gray_r", vmin=0, vmax=255)
+def _image(axis, image):
+    """Draw one image, pixels 0 to 255; grey ones as ink: the higher the value, the darker."""
+    image = np.asarray(image, np.float32).astype(np.uint8)  # also of bfloat16
+    if image.shape[-1] == 1:
+        axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
     else:
-        axis.imshow(picture.astype(np.uint8))
-
-
-def _finish(figure, path, foot=0.0):
-    """Lay out, write, show and close a figure; keep `foot` inches free at its foot."""
-    if _note:
-        figure.text(0.995, 0.004, _note, ha="right", va="bottom", fontsize=8, color="dimgrey")
-        foot += 0.25
-    with warnings.catch_warnings():
-        # Of a script that Matplotlib's font has not, such as Chinese: boxes are drawn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.tight_layout(rect=(0, foot / figure.get_figheight(), 1, 1))
-        figure.savefig(path, dpi=150)
-    if _show:
-        plt.show()
-    plt.close(figure)
-    devices.return_freed_memory()  # a figure's parts hold each other: 10 to 20 MB until then
+        axis.imshow(image)

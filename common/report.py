@@ -1,27 +1,26 @@
-"""Figures and pictures of a run -> one page that is read in a browser, without a network."""
+"""The figures and plots of a run -> one page, read in a browser without a network."""
 
 import base64
 from pathlib import Path
 
 import jinja2
 
-# In the order of the page: what the picture shows, and what to look for. Others come last.
-_PICTURES = {
+# In the order of the page: what the plot shows, and what to look for. Others come last.
+_PLOTS = {
     "curves": (
         "Learning curves",
-        "Training dashed, validation solid, the best epoch marked. Where the two part, the "
-        "network learns its training pictures by heart.",
+        "Training dashed, validation solid. Where the two part, the model overfits.",
     ),
     "confusion_matrix": (
-        "Which class is taken for which",
-        "Row: what a picture is; column: what the network takes it for.",
+        "Confusion matrix",
+        "Row: true class; column: predicted class. Off the diagonal, in red, the errors.",
     ),
-    "mistakes": ("Mistakes", "Those that the network was surest of."),
-    "predictions": ("Predictions", "Right in blue, wrong in red."),
-    "classes": ("Pictures of each class", ""),
-    "examples": ("Training pictures", ""),
-    "augmented": ("Training pictures, distorted", "Each should still be of its class."),
-    "pixels": ("One picture, and the scale of its values", ""),
+    "mistakes": ("The most confident errors", ""),
+    "predictions": ("Predictions", "Correct in blue, misclassified in red."),
+    "classes": ("Images of each class", ""),
+    "examples": ("Training images", ""),
+    "augmented": ("Augmented training images", "Each should still be of its class."),
+    "pixels": ("One image, and the scale of its values", ""),
 }
 
 
@@ -33,19 +32,19 @@ def write(path, record, *, about, command, note=""):
         record: What `results.json` holds.
         about: The lesson's title and its question, both may be empty.
         command: The one that made the run.
-        note: What the pictures say of their data, if they are not the real ones.
+        note: What the plots say of their data, where they are a sample.
     """
     path = Path(path)
     drawn = {file.stem: file for file in path.parent.glob("*.png")}
-    own = [name for name in drawn if name not in _PICTURES and not name.startswith("predicted-")]
-    pictures = []
-    for name in [*(name for name in _PICTURES if name in drawn), *sorted(own)]:
-        heading, text = _PICTURES.get(name, (name, ""))
+    own = [name for name in drawn if name not in _PLOTS and not name.startswith("predicted-")]
+    plots = []
+    for name in [*(name for name in _PLOTS if name in drawn), *sorted(own)]:
+        heading, text = _PLOTS.get(name, (name, ""))
         encoded = base64.b64encode(drawn[name].read_bytes()).decode("ascii")
-        pictures.append((heading, drawn[name].name, encoded, text))
-    networks = [("the network", record)]
+        plots.append((heading, drawn[name].name, encoded, text))
+    networks = [("model", record)]
     if baseline := record.get("baseline"):
-        networks = [("plain network", baseline), ("second network", record)]
+        networks = [("plain model", baseline), ("final model", record)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -62,14 +61,14 @@ def write(path, record, *, about, command, note=""):
         networks=networks,
         baseline=baseline,
         rows=_rows(record, [figures for _, figures in networks]),
-        pictures=pictures,
+        plots=plots,
         percent=_percent,
     )
     path.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _rows(record, networks):
-    """The table of figures: a label, and a text for each network."""
+    """The table of figures: a label, and a text for each model."""
     rows = [
         ("test accuracy", [_percent(n["test"]["accuracy"]) for n in networks]),
         ("test macro F1", [f"{n['test']['macro_f1']:.3f}" for n in networks]),
@@ -86,7 +85,7 @@ def _rows(record, networks):
         ("epochs", [f"{n['epochs']}, the best {n['best_epoch']}" for n in networks]),
         ("training time", [_duration(n["fit_seconds"]) for n in networks]),
     ]
-    further = record.get("further_tests", {})  # of the second network alone
+    further = record.get("further_tests", {})  # of the final model alone
     before = [""] * (len(networks) - 1)
     rows[2:2] = [(f"accuracy, {k}", [*before, _percent(further[k]["accuracy"])]) for k in further]
     return rows

@@ -2,9 +2,11 @@
 
 import gzip
 import io
+import os
 import pickle
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +17,12 @@ from common import datasets
 
 
 def arrays(count=20, **changes):
-    """Four small arrays like MNIST's, with every class."""
+    """Four small arrays like MNIST's, with every class: five times as many to train on."""
     generator = np.random.default_rng(0)
     made = {}
-    for part in ["train", "test"]:
-        made[f"x_{part}"] = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        made[f"y_{part}"] = np.arange(count, dtype=np.uint8) % 10
+    for part, images in [("train", 5 * count), ("test", count)]:
+        made[f"x_{part}"] = generator.integers(0, 256, (images, 28, 28), dtype=np.uint8)
+        made[f"y_{part}"] = np.arange(images, dtype=np.uint8) % 10
     return made | changes
 
 
@@ -67,7 +69,7 @@ def test_idx_files_are_found(tmp_path, place, suffix):
 def test_fashion_mnist_is_found(tmp_path, place):
     write_idx_set(tmp_path / place, ".gz")
     (x_train, _), _, source = datasets.load_fashion_mnist(tmp_path)
-    assert x_train.shape == (20, 28, 28, 1)
+    assert x_train.shape == (100, 28, 28, 1)
     assert source == datasets.Source("folder", tmp_path / place)
 
 
@@ -88,9 +90,9 @@ def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path, monkeypatch, no_d
 
 def test_a_set_is_not_taken_for_the_other_one_under_the_same_names(tmp_path, no_download):
     for name, other in [("mnist", "fashion-mnist"), ("fashion-mnist", "mnist")]:
-        first = np.array([*datasets._FIRST_LABELS[name], *range(10)], np.uint8)
+        first = np.array([*datasets._FIRST_LABELS[name], *list(range(10)) * 10], np.uint8)
         folder = tmp_path / name
-        write_idx_set(folder, y_train=first)
+        write_idx_set(folder, count=22, y_train=first)
         loaders = {"mnist": load, "fashion-mnist": datasets.load_fashion_mnist}
         assert loaders[name](folder)[2].kind == "folder"
         assert loaders[other](folder)[2].kind != "folder"
@@ -189,15 +191,50 @@ MISTAKES = {
     "one array": (npy(GOOD["x_train"]), "not an .npz file"),
     "an array lacking": (npz(**{k: v for k, v in GOOD.items() if k != "y_test"}), "y_test missing"),
     "other shape": (npz(**arrays(x_test=GOOD["x_test"][:, :27])), "x_test has the shape (20, 27"),
-    "flat": (npz(**arrays(x_train=GOOD["x_train"].reshape(20, 784))), "x_train has the shape"),
+    "flat": (npz(**arrays(x_train=GOOD["x_train"].reshape(100, 784))), "x_train has the shape"),
     "floats": (npz(**arrays(x_train=GOOD["x_train"] / 255)), "x_train is of type float64, not"),
     "float labels": (npz(**arrays(y_test=GOOD["y_test"] / 1)), "y_test is of type float64"),
     "labels to 10": (npz(**arrays(y_train=GOOD["y_train"] + 1)), "labels from 1 to 10, not 0 to 9"),
     "negative": (npz(**arrays(y_train=GOOD["y_train"].astype(int) - 1)), "labels from -1 to 8"),
-    "fewer labels": (npz(**arrays(y_test=GOOD["y_test"][:19])), "the shape (19,) for 20 pictures"),
+    "fewer labels": (npz(**arrays(y_test=GOOD["y_test"][:19])), "the shape (19,) for 20 images"),
     "one-hot": (npz(**arrays(y_test=np.eye(10, dtype=int)[GOOD["y_test"]])), "the shape (20, 10)"),
-    "a class lacking": (npz(**arrays(y_train=GOOD["y_train"] % 8)), "no picture of class 8, 9"),
-    "no pictures": (npz(**arrays(count=0)), "no picture of class 0, 1"),
+    "a class lacking": (npz(**arrays(y_train=GOOD["y_train"] % 8)), "no image of class 8, 9"),
+    "no images": (npz(**arrays(count=0)), "no image of class 0, 1"),
+    "too few": (npz(**arrays(count=10)), "y_train has 5 images of class 0, and 10 are the least"),
+}
+
+
+def encrypted():
+    """An .npz whose members ask for a password."""
+    made = bytearray(npz(**GOOD))
+    for signature, flags in [(b"PK\x03\x04", 6), (b"PK\x01\x02", 8)]:
+        place = made.find(signature)
+        while place >= 0:
+            made[place + flags] |= 1
+            place = made.find(signature, place + 4)
+    return bytes(made)
+
+
+def damaged_inside():
+    made = bytearray(npz(**GOOD))
+    made[1000:1100] = bytes(100)
+    return bytes(made)
+
+
+def promising_terabytes():
+    """An array whose header promises a billion images, and has twenty."""
+    header = npy(GOOD["x_test"]).replace(b"(20, 28, 28), }" + b" " * 8, b"(2000000000, 28, 28), }")
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in GOOD.items():
+            archive.writestr(f"{name}.npy", header if name == "x_test" else npy(array))
+    return file.getvalue()
+
+
+MISTAKES |= {
+    "encrypted": (encrypted(), "damaged or cut off"),
+    "damaged inside": (damaged_inside(), "damaged or cut off"),
+    "terabytes": (promising_terabytes(), "header promises 1,568,000,000,000"),
 }
 
 
@@ -213,6 +250,72 @@ def test_a_bad_npz_is_named_with_what_is_wrong_and_left_alone(tmp_path, mistake)
     assert str(error.value).endswith(datasets._RENEW)
     assert "\n" not in str(error.value)
     assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on Windows")
+@pytest.mark.parametrize("name", ["mnist.npz", "train-labels-idx1-ubyte", "data_batch_1"])
+def test_a_pipe_under_the_name_of_a_file_is_named(tmp_path, name):
+    write_idx_set(tmp_path)
+    batches = tmp_path / "cifar-10-batches-py"
+    write_batches(batches)
+    path = batches / name if name == "data_batch_1" else tmp_path / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(datasets.DataError, match="not a regular file") as error:
+        datasets.load_cifar10(tmp_path) if path.parent == batches else load(tmp_path)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_images_under_the_name_of_the_labels_are_named(tmp_path):
+    write_idx_set(tmp_path)
+    for part in ["train", "t10k"]:
+        images = (tmp_path / f"{part}-images-idx3-ubyte").read_bytes()
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(images)
+    with pytest.raises(datasets.DataError, match=r"y_train has the shape \(100, 28, 28\) for 100"):
+        load(tmp_path)
+
+
+def test_a_cache_that_may_not_be_entered_is_passed_over(tmp_path, no_download):
+    closed = tmp_path / "keras"
+    (closed / "datasets").mkdir(parents=True)
+    np.savez(closed / "datasets" / "mnist.npz", **arrays())
+    closed.chmod(0)
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if root:
+        os.seteuid(65534)  # a user who may not enter it
+    try:
+        found = load(Path("/nowhere"))[2].kind
+    finally:
+        if root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+    assert found == "sample"
+
+
+def test_a_user_without_a_home_has_no_cache(tmp_path, monkeypatch):
+    def unknown(_):
+        raise KeyError("this user is not in the list")
+
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert datasets.keras_cache() is None
+    np.savez(tmp_path / "mnist.npz", **arrays())
+    assert load(tmp_path)[2].kind == "folder"
+
+
+def test_another_set_where_a_download_would_go_is_one_line(tmp_path, no_download):
+    folder = tmp_path / "mnist"
+    first = np.array([*datasets._FIRST_LABELS["fashion-mnist"], *list(range(10)) * 10], np.uint8)
+    write_idx_set(folder, ".gz", count=22, y_train=first)
+    with pytest.raises(datasets.DataError, match="other files than the published ones are there"):
+        load(tmp_path)
+
+
+def test_without_data_and_sample_one_line_says_what_is_needed(tmp_path, monkeypatch, no_download):
+    monkeypatch.setattr(datasets, "SAMPLES", tmp_path / "sample")
+    with pytest.raises(datasets.DataError, match=r"there are no data in .* --data-dir; by hand"):
+        load(tmp_path)
 
 
 # CIFAR-10
@@ -260,8 +363,8 @@ def test_other_counts_than_the_published_ones_are_told(tmp_path, capsys):
     write_batches(tmp_path / "cifar-10-batches-py")
     datasets.load_cifar10(tmp_path)
     told = capsys.readouterr().out
-    assert f"not the published 5,000 pictures of each class: {[10] * 10}" in told
-    assert f"not the published 1,000 pictures of each class: {[2] * 10}" in told
+    assert f"not the published 5,000 images of each class: {[10] * 10}" in told
+    assert f"not the published 1,000 images of each class: {[2] * 10}" in told
     datasets.load_cifar10(tmp_path, sample=True)
     assert "Notice" not in capsys.readouterr().out
 

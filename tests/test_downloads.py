@@ -207,7 +207,7 @@ def test_the_loader_downloads_into_the_data_folder_and_finds_it_there(
     count = len(server.requests)
     (x_train, _), _, source = datasets.load_mnist(tmp_path / "data")
     assert source.kind == "folder"
-    assert len(x_train) == 200
+    assert len(x_train) == 1000
     assert len(server.requests) == count
 
 

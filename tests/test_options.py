@@ -1,8 +1,11 @@
 """Options: their help, and one clear line for each mistake, before anything is done."""
 
 import os
+import subprocess
+import sys
 
 import pytest
+from conftest import REPO, run_folder
 
 TWO_MODELS = ["train_fashion.py", "train_cifar10.py"]
 LESSONS = ["train_mnist.py", *TWO_MODELS, "train_simpsons.py"]
@@ -28,12 +31,17 @@ MISTAKES = [
     (["--data-dir", ""], "argument --data-dir: '' is not a folder"),
     (["--output-dir", "LICENSE"], "argument --output-dir: 'LICENSE' is not a folder"),
     (["--output-dir", "LICENSE/runs"], "argument --output-dir: cannot write to"),
+    (["--epochs", "1" + "0" * 30], f"argument --epochs: '1{'0' * 30}' is more than 2,147,483,647"),
+    (["--batch-size", "1" + "0" * 30], f"argument --batch-size: '1{'0' * 30}' is more than"),
+    (["--data-dir", "d" * 5000], f"argument --data-dir: '{'d' * 5000}': File name too long"),
+    (["--output-dir", "a{1}"], "argument --output-dir: '"),
+    (["--output-dir", "d" * 300], f"argument --output-dir: '{'d' * 300}': File name too long"),
     (["--output-dir", "/proc/runs"], "argument --output-dir: cannot write to '/proc/runs': "),
 ]
 
 
 @pytest.mark.parametrize("script", LESSONS)
-@pytest.mark.parametrize(("arguments", "answer"), MISTAKES, ids=str)
+@pytest.mark.parametrize(("arguments", "answer"), MISTAKES, ids=lambda value: str(value)[:60])
 def test_a_mistake_is_answered_in_one_line(lesson, tmp_path, script, arguments, answer):
     if "/proc/runs" in arguments and not os.path.isdir("/proc"):
         pytest.skip("this system has no /proc")
@@ -92,7 +100,7 @@ def test_a_mistake_about_folders_is_answered_in_one_line(lesson, tmp_path, argum
 def test_each_model_has_its_own_defaults(lesson, script):
     described = " ".join(lesson(script, "--help").stdout.split())
     assert "--model {mlp,cnn}" in described
-    default = described.split("passes over the pictures (default: ")[1].split(")")[0]
+    default = described.split("passes over the training images (default: ")[1].split(")")[0]
     assert default.split(", ")[0].endswith(" for mlp")
     assert default.split(", ")[1].endswith(" for cnn")
     done = lesson(script, "--model", "rnn")
@@ -122,6 +130,27 @@ def test_a_package_that_is_not_installed_is_one_line(lesson, tmp_path):
     assert done.stderr.endswith("requirements.txt brings all that is needed.\n")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell's way to close a stream")
+def test_closed_streams_are_no_mistake(offline, tmp_path):
+    command = (
+        f"{sys.executable} train_mnist.py --sample --epochs 1 --output-dir {tmp_path} >&- 2>&-"
+    )
+    done = subprocess.run(["sh", "-c", command], cwd=REPO, env=offline)
+    assert done.returncode == 0
+    assert (run_folder(tmp_path) / "results.json").exists()
+
+
+def test_a_cell_of_an_interactive_window_takes_the_defaults(monkeypatch, tmp_path):
+    from common import options
+
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr("sys.argv", ["ipykernel_launcher.py", "--f=kernel.json"])
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "train_mnist.py", raising=False)
+    monkeypatch.setattr(options, "HOME", tmp_path)
+    args = options.parse("Title", epochs=3, batch_size=20, learning_rate=0.1)
+    assert (args.epochs, args.begun["script"]) == (3, "notebook")
 
 
 def test_a_user_folder_is_expanded(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def test_curves_of_two_models_with_their_test_accuracies(tmp_path):
 
 def test_ten_pictures_are_two_rows_of_five_where_ten_captions_do_not_fit(monkeypatch, tmp_path):
     made = []
-    monkeypatch.setattr(plots, "_finish", lambda figure, path: made.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: made.append(figure))
     plots.grid(tmp_path / "p.png", COLOR[:10], ["automobile (12%)"] * 10, "Title")
     plots.grid(tmp_path / "p.png", COLOR[:10], ["3"] * 10, "Title")
     shapes = [figure.axes[0].get_gridspec().get_geometry() for figure in made]
@@ -102,8 +102,40 @@ def test_confusion_matrices_with_and_without_mistakes(tmp_path):
 def test_right_and_wrong_differ_by_more_than_color():
     probabilities = np.eye(10)[[4, 9]] * 0.9
     captions, colors = plots._verdicts(np.array([4, 4]), probabilities, NAMES)
-    assert captions == ["class 4 (90%)", "class 9 (90%)\nis class 4"]
-    assert colors == [plots.RIGHT, plots.WRONG]
+    assert captions == ["class 4 (90%)", "class 9 (90%)\ntrue class 4"]
+    assert colors == [plots.CORRECT, plots.ERROR]
+
+
+def test_short_names_leave_room_for_a_word_more():
+    captions, _ = plots._verdicts(np.array([4]), np.eye(10)[[9]] * 0.9, list("0123456789"))
+    assert captions == ["predicted 9 (90%)\ntrue 4"]
+
+
+def test_the_most_common_confusions_are_named_with_their_ties():
+    matrix = np.diag([50, 50, 50])
+    assert plots.most_common_confusions(matrix, "abc") == "No test image is misclassified"
+    matrix[0, 1] = 3
+    assert plots.most_common_confusions(matrix, "abc") == "Most common confusion: a → b, 3 of 53"
+    matrix[2, 0] = 3
+    told = plots.most_common_confusions(matrix, "abc")
+    assert told == "Most common confusions: a → b, 3 of 53; c → a, 3 of 53"
+
+
+def test_a_dollar_sign_is_one(tmp_path):
+    plots.grid(tmp_path / "p.png", GREY[:2], ["$5 and $6", "$x"], "$ and $\\frac")
+    assert ink(tmp_path / "p.png") > 0.01
+
+
+def test_logarithmic_axes_have_plain_numbers(tmp_path):
+    for values in [[2.0, 0.3, 0.04], [0.0, 0.0], [0.1]]:
+        figure, axis = plt.subplots(figsize=(8, 3))
+        axis.plot(range(1, len(values) + 1), values)
+        axis.set(yscale="log", xlabel="Epoch")
+        plots.save(figure, tmp_path / "p.png")
+        labels = [label.get_text() for label in axis.get_yticklabels()]
+        assert all("$" not in label for label in labels)
+        epochs = [label.get_text() for label in axis.get_xticklabels()]
+        assert all("." not in epoch for epoch in epochs)
 
 
 def test_show_without_a_screen_says_so(capsys):

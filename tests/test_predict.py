@@ -50,7 +50,7 @@ def test_a_photographed_digit_is_inverted_and_placed_as_mnist_has_it(digits, tmp
     found = []
     for i in range(0, 500, 25):
         Image.fromarray(photographed(digits[0][i, ..., 0], rng)).save(tmp_path / "photo.jpg")
-        picture, turned = photographs.prepare(tmp_path / "photo.jpg", (28, 28, 1), "mnist")
+        picture, turned = photographs.prepare(tmp_path / "photo.jpg", (28, 28, 1), "digit")
         assert turned
         assert (picture.dtype, picture.shape) == (np.uint8, (28, 28, 1))
         assert picture.max() > 200
@@ -65,7 +65,7 @@ def test_a_picture_of_the_networks_own_size_stays_as_it_is(digits, tmp_path):
     Image.fromarray(digit[..., 0]).save(tmp_path / "a.png")
     Image.fromarray(255 - digit[..., 0]).save(tmp_path / "b.png")
     for name, expected in [("a.png", False), ("b.png", True)]:
-        picture, turned = photographs.prepare(tmp_path / name, (28, 28, 1), "mnist")
+        picture, turned = photographs.prepare(tmp_path / name, (28, 28, 1), "digit")
         np.testing.assert_array_equal(picture, digit)
         assert turned == expected
 
@@ -80,7 +80,7 @@ def test_clothing_on_white_fills_the_picture_and_keeps_its_proportions(tmp_path)
     photo = np.full((300, 200), 250, np.uint8)
     photo[50:250, 80:120] = 60  # trousers, say, five times as high as wide
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    picture, turned = photographs.prepare(tmp_path / "photo.png", (28, 28, 1), "fashion")
+    picture, turned = photographs.prepare(tmp_path / "photo.png", (28, 28, 1), "clothing")
     assert turned
     rows, columns = (np.flatnonzero((picture[..., 0] > 100).any(axis)) for axis in (1, 0))
     assert (len(rows), len(columns)) in {(28, 5), (28, 6)}
@@ -89,14 +89,14 @@ def test_clothing_on_white_fills_the_picture_and_keeps_its_proportions(tmp_path)
 
 def test_a_blank_page_is_a_picture_too(tmp_path):
     Image.new("L", (300, 200), 255).save(tmp_path / "blank.png")
-    picture, _ = photographs.prepare(tmp_path / "blank.png", (28, 28, 1), "mnist")
+    picture, _ = photographs.prepare(tmp_path / "blank.png", (28, 28, 1), "digit")
     assert picture.max() == 0
 
 
 def test_a_large_photograph_takes_little_memory(tmp_path):
     Image.new("L", (6000, 4000), 255).save(tmp_path / "large.jpg")
     tracemalloc.start()
-    photographs.prepare(tmp_path / "large.jpg", (28, 28, 1), "mnist")
+    photographs.prepare(tmp_path / "large.jpg", (28, 28, 1), "digit")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150e6  # of NumPy's arrays; 58 bytes a pixel would be 1.4 GB
@@ -113,7 +113,7 @@ def test_transparent_deep_and_turned_pictures_are_seen_as_a_viewer_shows_them(di
     exif[0x0112] = 6  # to be shown turned by 90 degrees
     on_its_side.save(tmp_path / "turned.png", exif=exif)
     for name in ["clear.png", "deep.png", "turned.png"]:
-        picture, _ = photographs.prepare(tmp_path / name, (28, 28, 1), "mnist")
+        picture, _ = photographs.prepare(tmp_path / name, (28, 28, 1), "digit")
         assert likeness(picture, digit) > 0.99, name
 
 
@@ -121,7 +121,7 @@ def test_of_a_color_photograph_the_middle_is_taken(tmp_path):
     photo = np.zeros((60, 100, 3), np.uint8)
     photo[:, 20:80, 0] = 200
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    picture, turned = photographs.prepare(tmp_path / "photo.png", (32, 32, 3), "cifar10")
+    picture, turned = photographs.prepare(tmp_path / "photo.png", (32, 32, 3), "square")
     assert not turned
     np.testing.assert_array_equal(picture[1:-1, 1:-1], np.broadcast_to([200, 0, 0], (30, 30, 3)))
 
@@ -138,7 +138,7 @@ def runs(tmp_path, digits):
     layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
     layers = [keras.Input((28, 28, 1)), *layers, keras.layers.Dense(10, activation="softmax")]
     keras.Sequential(layers).save(folder / "model.keras")
-    results = {"lesson": "mnist", "options": {}, "data": {"classes": NAMES}}
+    results = {"lesson": "mnist", "preparation": "digit", "data": {"classes": NAMES}}
     (folder / "results.json").write_text(json.dumps(results))
     return tmp_path / "outputs"
 
@@ -195,7 +195,7 @@ def test_json_is_a_line_a_picture_and_nothing_else(ask, runs, photos, digits):
     status, printed, _ = ask("--json", photos / "[01].png", photos / "1.png")
     assert status == 0
     lines = [json.loads(line) for line in printed.splitlines()]
-    assert [line["picture"] for line in lines] == [str(photos / f"{i}.png") for i in range(2)]
+    assert [line["image"] for line in lines] == [str(photos / f"{i}.png") for i in range(2)]
     for line, row in zip(lines, predicted(runs, digits[0][:2]), strict=True):
         assert line["class"] == NAMES[row.argmax()] == next(iter(line["probabilities"]))
         assert line["probability"] == pytest.approx(float(row.max()))
@@ -224,7 +224,7 @@ def test_names_of_every_kind_are_found_and_printed(ask, photos, tmp_path):
     shutil.copy(photos / "0.png", hidden)
     status, printed, _ = ask("--json", "--output", tmp_path / "sheet.png", tmp_path / "photo*")
     assert status == 0
-    names = {json.loads(line)["picture"].rsplit("/", 1)[1] for line in printed.splitlines()}
+    names = {json.loads(line)["image"].rsplit("/", 1)[1] for line in printed.splitlines()}
     assert len(names) == 8
     assert {"two\nlines.png", "wide 你好 😀.png", "Größe 3.PNG"} <= names
     assert (tmp_path / "sheet.png").exists()
@@ -240,7 +240,7 @@ def test_a_name_that_is_no_text_is_shown_spelled(ask, photos, tmp_path):
         pytest.skip("this file system has no such names")
     status, printed, _ = ask(os.fsdecode(odd), "--json", "--output", tmp_path / "sheet.png")
     assert status == 0
-    assert os.fsencode(json.loads(printed)["picture"]) == odd
+    assert os.fsencode(json.loads(printed)["image"]) == odd
 
 
 def test_a_sheet_that_cannot_be_written_is_one_line(ask, photos, tmp_path, monkeypatch):
@@ -302,9 +302,9 @@ def test_a_run_that_is_not_there_or_damaged_is_one_line(ask, runs, photos, tmp_p
     with pytest.raises(options.Mistake, match="are not of one run"):
         ask(photos)
     (run / "results.json").write_text(
-        results.replace('"options": {', '"options": {"image_size": 64')
+        results.replace('"preparation": "digit"', '"preparation": "poster"')
     )
-    with pytest.raises(options.Mistake, match="how to prepare pictures for its input"):
+    with pytest.raises(options.Mistake, match="how to prepare images for its input"):
         ask(photos)
     (run / "results.json").write_text(results[:20])
     with pytest.raises(options.Mistake, match=r"results\.json cannot be read"):
@@ -314,7 +314,7 @@ def test_a_run_that_is_not_there_or_damaged_is_one_line(ask, runs, photos, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        ([], "the following arguments are required: PICTURE"),
+        ([], "the following arguments are required: IMAGE"),
         (["a.png", "--jsn"], "unknown option --jsn; did you mean --json?"),
         (["a.png", "--run", "gone"], "argument --run: there is no folder 'gone'"),
     ],

@@ -1,57 +1,197 @@
-"""The run's folder, and what one run finds of others."""
+"""The run's folder: what it holds while a lesson trains, and what is made of it after a kill."""
 
-import argparse
+import csv
 import json
+from types import SimpleNamespace
 
+import keras
+import numpy as np
 import pytest
 
-from common import datasets, runs
+from common import options, runs
 
-SAMPLE = datasets.Source("sample", "somewhere")
-WHOLE = datasets.Source("folder", "elsewhere")
+EPOCHS = 4
+rng = np.random.default_rng(0)
+X, Y = rng.integers(0, 256, (60, 8, 8, 1), np.uint8), rng.integers(0, 3, 60)
 
 
-def write_run(place, accuracy, source="sample", count=1000):
-    place.mkdir(parents=True)
-    results = {"data": {"source": source, "test": count}, "test": {"accuracy": accuracy}}
-    (place / "results.json").write_text(json.dumps(results), encoding="utf-8")
+class Killed(Exception):
+    """The end of a training that nobody was told of."""
+
+
+class Kill(keras.callbacks.Callback):
+    """Ends the training at the beginning of an epoch, counted from 0, or in its midst."""
+
+    def __init__(self, epoch, batch=None):
+        super().__init__()
+        self.at = epoch, batch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        if (epoch, None) == self.at:
+            raise Killed
+
+    def on_train_batch_end(self, batch, logs=None):
+        if (self.epoch, batch) == self.at:
+            raise Killed
+
+
+def arguments(folder, resume=False):
+    begun = {"script": "train_cups.py", "command": "", "options": {}, "arguments": []}
+    return SimpleNamespace(resume=folder if resume else None, output_dir=folder, begun=begun)
 
 
 @pytest.fixture
-def options(tmp_path, monkeypatch):
-    """An output folder, and a repository that keeps no runs."""
-    monkeypatch.setattr(runs, "HOME", tmp_path / "home")
-    return argparse.Namespace(output_dir=tmp_path / "outputs")
+def train(tmp_path):
+    """Train as a lesson does: the run, and the optimizer's steps; perhaps to be killed."""
+
+    def train(resume=None, kill=()):
+        run = runs.Run(arguments(resume or tmp_path, bool(resume)), None, "mlp")
+        keras.utils.set_random_seed(0)
+        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
+        model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
+        callbacks = [
+            keras.callbacks.ModelCheckpoint(
+                run.folder / "best.keras",
+                monitor="val_accuracy",
+                save_best_only=True,
+                initial_value_threshold=run.best("val_accuracy"),
+            ),
+            keras.callbacks.CSVLogger(run.folder / "history.csv", append=True),
+            keras.callbacks.TerminateOnNaN(),
+            runs.StopAtCtrlC(),
+            *([Kill(*kill)] if kill else []),
+            keras.callbacks.BackupAndRestore(
+                run.folder / "backup", double_checkpoint=True, delete_checkpoint=False
+            ),
+        ]
+        data = {"x": X, "y": Y, "validation_data": (X[:20], Y[:20])}
+        model.fit(**data, batch_size=10, epochs=EPOCHS, callbacks=callbacks, verbose=0)
+        return run, int(model.optimizer.iterations)
+
+    return train
 
 
-def found(options, source=SAMPLE, count=1000):
-    results, folder = runs.earlier("cifar10", "mlp", options, source, count)
-    return (results["test"]["accuracy"], folder.name) if results else (None, folder)
+def killed(train, tmp_path, *moment):
+    with pytest.raises(Killed):
+        train(kill=moment)
+    (folder,) = (path.parent for path in tmp_path.rglob(options.BEGUN))
+    return folder
 
 
-def test_the_newest_finished_run_on_the_same_data_is_found(options):
-    place = options.output_dir / "cifar10-mlp"
-    assert found(options) == (None, None)
-    write_run(place / "20260101-000000", 0.1)
-    write_run(place / "20260102-000000", 0.2)
-    assert found(options) == (0.2, "20260102-000000")
-    write_run(place / "20260103-000000", 0.3, source="folder")
-    write_run(place / "20260104-000000", 0.4, count=999)
-    (place / "20260105-000000").mkdir()  # of a run that did not end well
-    write_run(place / "20260106-000000", None)
-    (place / "20260106-000000" / "results.json").write_text("{", encoding="utf-8")
-    assert found(options) == (0.2, "20260102-000000")
-    assert found(options, source=WHOLE) == (0.3, "20260103-000000")
+def epochs(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-def test_without_one_of_his_own_a_reader_gets_that_of_the_repository(options, tmp_path):
-    write_run(tmp_path / "home" / "outputs" / "reference" / "cifar10-mlp" / "seed-0", 0.6)
-    assert found(options) == (0.6, "seed-0")
-    write_run(options.output_dir / "cifar10-mlp" / "20260101-000000", 0.5)
-    assert found(options) == (0.5, "20260101-000000")
+@pytest.mark.parametrize("moment", [(0, 2), (1,), (2, 3), (3, 5)], ids=str)
+def test_a_training_that_was_cut_off_ends_with_each_epoch_once(train, tmp_path, moment):
+    folder = killed(train, tmp_path, *moment)
+    run, steps = train(resume=folder)
+    history = run.history()
+    assert epochs(folder) == list(range(EPOCHS))
+    assert {key: len(values) for key, values in history.items()} == dict.fromkeys(
+        ["accuracy", "loss", "val_accuracy", "val_loss"], EPOCHS
+    )
+    assert steps == EPOCHS * 6
+    best = keras.saving.load_model(folder / "best.keras")
+    reached = best.evaluate(X[:20], Y[:20], verbose=0, return_dict=True)["accuracy"]
+    assert reached == pytest.approx(max(history["val_accuracy"]))
+
+
+def test_a_training_that_had_ended_is_not_trained_again(train, tmp_path):
+    run, _ = train()
+    before = run.history(), (run.folder / "best.keras").read_bytes()
+    again, steps = train(resume=run.folder)
+    assert steps == EPOCHS * 6
+    assert (again.history(), (run.folder / "best.keras").read_bytes()) == before
+
+
+def test_of_an_epoch_that_was_trained_twice_the_last_row_counts(train):
+    run, _ = train()
+    path = run.folder / "history.csv"
+    lines = path.read_text().splitlines()
+    repeated = lines[3].split(",")
+    repeated[1] = "0.987"
+    path.write_text("\n".join([*lines[:4], ",".join(repeated), *lines[4:], "4,0.5"]) + "\n")
+    assert run.history()["accuracy"][2] == 0.987
+    assert epochs(run.folder) == list(range(EPOCHS))
+
+
+def test_a_loss_that_is_not_a_number_is_one_line_and_leaves_no_model(train):
+    run, _ = train()
+    path = run.folder / "history.csv"
+    path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,1\n1,0.1,nan,0.1,nan\n")
+    with pytest.raises(runs.RunError, match=r"not a number any more \(epoch 2\): try a smaller"):
+        run.history()
+    assert [path.name for path in run.folder.iterdir()] == ["history.csv"]
+
+
+def test_a_validation_loss_that_is_not_a_number_is_one_line_too(train):
+    run, _ = train()
+    path = run.folder / "history.csv"
+    path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,inf\n")
+    with pytest.raises(runs.RunError, match=r"not a number any more \(epoch 1\)"):
+        run.history()
+
+
+def test_a_cell_that_is_run_again_trains_anew(train):
+    run, _ = train()
+    assert run.best("val_accuracy") is None  # as the list of callbacks is made anew
+    left = {path.name for path in run.folder.iterdir()}
+    assert left == {options.BEGUN}
+
+
+def test_a_best_model_that_was_cut_off_is_none(train):
+    run, _ = train()
+    run.args.resume = run.folder
+    assert run.best("val_accuracy") == max(run.history()["val_accuracy"])
+    path = run.folder / "best.keras"
+    path.write_bytes(path.read_bytes()[:-500])
+    assert run.best("val_accuracy") is None
+
+
+@pytest.mark.parametrize("name", ["latest.weights.h5", "training_metadata.json"])
+def test_half_a_backup_is_replaced_by_the_one_before(train, tmp_path, name):
+    folder = killed(train, tmp_path, 3)
+    path = folder / "backup" / name
+    path.write_bytes(path.read_bytes()[:-5] if name.endswith("json") else b"")
+    run, _ = train(resume=folder)
+    run.history()
+    assert epochs(folder) == list(range(EPOCHS))
+
+
+def test_a_first_backup_that_was_cut_off_is_begun_again(train, tmp_path):
+    folder = killed(train, tmp_path, 1)
+    (folder / "backup" / "training_metadata.json").unlink()
+    run, steps = train(resume=folder)
+    assert (len(run.history()["loss"]), steps) == (EPOCHS, EPOCHS * 6)
+
+
+def test_a_damaged_backup_is_one_line(train, tmp_path):
+    folder = killed(train, tmp_path, 3)
+    for path in (folder / "backup").glob("latest*"):
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(runs.RunError, match=r"backup is damaged. Begin a new run, without --resu"):
+        train(resume=folder)
+
+
+def test_a_run_that_another_process_has_finished_is_left_alone(train):
+    run, _ = train()
+    (run.folder / options.BEGUN).unlink()
+    with pytest.raises(runs.RunError, match="has been finished by another process"):
+        train(resume=run.folder)
+
+
+def test_a_folder_is_named_after_the_script(train, tmp_path):
+    run, _ = train()
+    assert run.folder.parent == tmp_path / "cups-mlp"
+    assert json.loads((run.folder / options.BEGUN).read_text())["script"] == "train_cups.py"
 
 
 def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
     stem = tmp_path / "mnist-cnn" / "20260101-000000"
-    made = [runs._make_new(stem) for _ in range(3)]
+    made = [runs.make_new(stem) for _ in range(3)]
     assert [path.name for path in made] == [stem.name, f"{stem.name}-2", f"{stem.name}-3"]
