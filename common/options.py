@@ -33,7 +33,6 @@ _PACKAGES = [
 ]
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
 BEGUN, FINISHED = "begun.json", "results.json"  # in a run's folder: its command line; its figures
-LARGEST = 2**31 - 1  # of whole numbers: what TensorFlow counts with
 
 
 class Mistake(Exception):
@@ -71,31 +70,16 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     if models:
         parser.epilog += f"  python {name} --model {models[1]:15} the other model\n"
         parser.option("--model", "the model that is trained", models[0], choices=models)
-    parser.option("--epochs", "passes over the training images", epochs, type=_whole, metavar="N")
-    parser.option("--batch-size", "images per step", batch_size, type=_whole, metavar="N")
-    parser.option("--learning-rate", "its peak", learning_rate, type=_positive, metavar="X")
-    parser.option(
-        "--seed",
-        "of the split, the weights, the order and the augmentation",
-        0,
-        type=_seed,
-        metavar="N",
-    )
-    parser.option(
-        "--data-dir",
-        "where data are looked for, and put",
-        HOME / "data",
-        type=_folder,
-        metavar="DIR",
-    )
+    for option, about, default, kind, metavar in [
+        ("--epochs", "passes over the training images", epochs, _whole(), "N"),
+        ("--batch-size", "images per step", batch_size, _whole(), "N"),
+        ("--learning-rate", "the peak of its schedule", learning_rate, _positive, "X"),
+        ("--seed", "of split, weights, order and augmentation", 0, _whole(0, 2**32 - 1), "N"),
+        ("--data-dir", "where data are looked for, and put", HOME / "data", _folder, "DIR"),
+        ("--output-dir", "where this run's folder is made", HOME / "outputs", _folder, "DIR"),
+    ]:
+        parser.option(option, about, default, type=kind, metavar=metavar)
     parser.flag("--sample", "use the small sample; look for nothing, download nothing")
-    parser.option(
-        "--output-dir",
-        "where a folder is made for this run",
-        HOME / "outputs",
-        type=_folder,
-        metavar="DIR",
-    )
     parser.option(
         "--precision",
         "mixed: layers compute in 16 bits; auto: where that is faster",
@@ -179,7 +163,7 @@ def _add_folder_options(parser, image_size):
     )
     parser.add_argument(
         "--min-images",
-        type=_whole,
+        type=_whole(),
         metavar="N",
         help="leave out classes with fewer images (default: 2; of Kaggle's 42 characters: 290)",
     )
@@ -187,7 +171,7 @@ def _add_folder_options(parser, image_size):
         "--image-size",
         "width and height that the model sees, in pixels",
         image_size,
-        type=_side,
+        type=_whole(32, 1024),
         metavar="N",
     )
     parser.option(
@@ -295,43 +279,24 @@ def _read(path, key):
         return None
 
 
-def _whole(text):
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    if number > LARGEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than {LARGEST:,}")
-    return number
+def _whole(lowest=1, highest=2**31 - 1):
+    """A type for argparse: whole numbers of this range; by default, what TensorFlow counts with."""
 
+    def number(text):
+        with contextlib.suppress(ValueError):
+            if lowest <= int(text) <= highest:
+                return int(text)
+        what = f"is not a whole number from {lowest} to {highest:,}"
+        raise argparse.ArgumentTypeError(f"{text!r} {what}")
 
-def _side(text):
-    number = _whole(text)
-    if not 32 <= number <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 32 to 1024")
-    return number
-
-
-def _seed(text):
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number < 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^32 - 1")
     return number
 
 
 def _positive(text):
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and number > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
 
 
 def _folder(text):

@@ -113,8 +113,8 @@ MOMENTS = [
     ("Epoch 3/", 0.1),
     ("Epoch 4/", 0.6),
     ("Trained for", 0.0),
-    ("Most common", 0.0),
-    ("Could you", 0.2),
+    ("The model misclassifies", 0.0),  # as the last files are written
+    ("The first test image", 0.0),
 ]
 MOMENTS = MOMENTS if os.environ.get("ALL_MOMENTS") else MOMENTS[:2]
 
@@ -137,9 +137,13 @@ def test_a_killed_lesson_ends_with_every_file(offline, lesson, tmp_path, line, s
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     folder = run_folder(tmp_path)
+    ended = not (folder / options.BEGUN).exists()  # it was quicker
     done = lesson("train_mnist.py", "--resume", "--output-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"Run folder: {folder}, resumed" in done.stdout
+    if ended:
+        assert "nothing to resume" in done.stdout
+    else:
+        assert f"Run folder: {folder}, resumed" in done.stdout
     names = "examples augmented curves confusion_matrix predictions mistakes"
     files = {f"{name}.png" for name in names.split()}
     files |= {"history.csv", "mistakes.csv", "report.txt", "report.html"}
@@ -147,7 +151,8 @@ def test_a_killed_lesson_ends_with_every_file(offline, lesson, tmp_path, line, s
     with open(folder / "history.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == list("0123")
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    assert (results["epochs"], results["options"]["seed"], results["resumed"]) == (4, 7, True)
+    assert (results["epochs"], results["options"]["seed"]) == (4, 7)
+    assert results["resumed"] == (not ended)
 
 
 def test_deterministic_runs_are_equal(lesson, tmp_path):
