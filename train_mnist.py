@@ -99,7 +99,8 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # Choose changes that keep the label true. A mirrored 2 is not a digit and an upside-down 6 is a 9,
 # so we do not flip, and we rotate only a little. A rotated or zoomed image takes each pixel from
 # the `nearest` one of the original, which leaves edges a little ragged; Keras's default blurs them
-# with each layer. Beyond the border, the border is repeated (`fill_mode`).
+# with each layer. Places beyond the border take the nearest pixel, too (`fill_mode`). Both were
+# chosen by the validation loss of three seeds.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
@@ -408,4 +409,4 @@ run.finish(
 # 2. Remove the line with `Rescaling`. What does the untrained loss tell you? Does the model still
 #    learn?
 # 3. Move `.cache()` below the line with `.map(`, so that every epoch repeats the batches of the
-#    first. Is the validation accuracy closer to that with augmentation, or to that without?
+#    first. What happens to the training loss of the last epoch, and what to its validation loss?

@@ -9,7 +9,8 @@ import jinja2
 _PLOTS = {
     "curves": (
         "Learning curves",
-        "Training dashed, validation solid. Where the two part, the model overfits.",
+        "Training dashed, validation solid. The model overfits where the validation loss rises "
+        "while the training loss falls.",
     ),
     "confusion_matrix": (
         "Confusion matrix",
