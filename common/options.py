@@ -20,17 +20,8 @@ from pathlib import Path
 # What a disk refuses, and the user can mend: it is full, the folder not writable.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.EIO}
 DISK |= {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR}
-_PACKAGES = [
-    "tensorflow",
-    "keras",
-    "numpy",
-    "matplotlib",
-    "sklearn",
-    "requests",
-    "PIL",
-    "jinja2",
-    "h5py",
-]
+_PACKAGES = {"tensorflow", "keras", "numpy", "matplotlib", "sklearn"}
+_PACKAGES |= {"requests", "PIL", "jinja2", "h5py"}
 HOME = Path(__file__).resolve().parent.parent  # the folder that the lessons are in
 BEGUN, FINISHED = "begun.json", "results.json"  # in a run's folder: its command line; its figures
 
@@ -102,8 +93,7 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         _add_folder_options(parser, image_size)
     if sys.version_info < (3, 11):  # noqa: UP036 - said before anything newer is imported
         parser.error(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
-    # A notebook's cell has no command line; `%run train_mnist.py --epochs 3` has one, and is a
-    # file.
+    # A notebook's cell has no command line; `%run train_mnist.py --epochs 3` has one.
     in_notebook = "ipykernel" in sys.modules
     of_kernel = Path(sys.argv[0]).stem.endswith("kernel_launcher")
     in_cell = in_notebook and (of_kernel or not hasattr(sys.modules["__main__"], "__file__"))
@@ -125,8 +115,6 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         _probe(args.output_dir)  # here, because no default passes through its type
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --output-dir: {error}")
-    if set("{}") & set(str(args.output_dir)):  # Keras's ModelCheckpoint fills them in
-        parser.error(f"argument --output-dir: '{args.output_dir}' has a {{ or }} in it")
     folder, begun = None, None
     if args.resume is not None:
         folder, begun = _unfinished_run(parser, args, argv)
@@ -154,7 +142,7 @@ def _about(description):
 
 
 def _add_folder_options(parser, image_size):
-    """The options of a lesson that reads folders of images, one folder a class."""
+    """The options of a lesson that reads folders of images, a folder per class."""
     parser.add_argument(
         "--pictures",
         type=existing_folder,
@@ -324,6 +312,8 @@ def existing_folder(text):
 
 def _probe(path):
     """Raise ArgumentTypeError unless a folder can be made at `path`; leave nothing behind."""
+    if set("{}") & set(str(path)):  # Keras's ModelCheckpoint takes them for a format
+        raise argparse.ArgumentTypeError(f"'{path}' has a {{ or }} in it")
     nearest = next((p for p in [path, *path.parents] if p.exists()), path.parents[-1])
     try:
         with tempfile.TemporaryDirectory(dir=nearest):
