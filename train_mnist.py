@@ -19,8 +19,8 @@ Expect a test accuracy of 99.56% on the whole of MNIST (99.53 to 99.58; seeds 0,
 # often the model sees the training images, how many of them at a time, and how fast it learns. All
 # of it is explained below, where it is used. `devices.start` starts TensorFlow and names the
 # device. Where the hardware is faster with 16-bit numbers, the model computes with them (**mixed
-# precision**). `set_random_seed` lets `--seed` decide all random choices. `runs.Run` makes a
-# folder for everything that this run leaves.
+# precision**). With `set_random_seed`, runs of the same `--seed` start from the same weights.
+# `runs.Run` makes a folder for everything that this run leaves.
 
 # %%
 from common import options
@@ -105,8 +105,8 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
 # 1. **cache** keeps the original images in memory. For image files, that saves reading and
-#    decoding them again; for arrays like ours it gains nothing, and shows where it belongs. After
-#    `map`, it would return the same augmented images each time.
+#    decoding them again; our arrays do not need it. After `map`, it would return the same
+#    augmented images each time.
 # 2. **shuffle** draws the images in a new random order each time.
 # 3. **batch** groups them: at each training step, the model learns from one batch.
 # 4. **map** augments each batch, on several CPU cores at once.
@@ -130,7 +130,7 @@ def augment_batch(images, labels):
 
 
 no_autotuning = tf.data.Options()
-no_autotuning.autotune.enabled = False  # TensorFlow's autotuner can delay each epoch's end by 2 s
+no_autotuning.autotune.enabled = False  # only for speed: it delays epochs by up to 2 s
 training_data = (
     tf.data.Dataset.from_tensor_slices((x_train, y_train))
     .cache()
@@ -150,8 +150,8 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # %% [markdown]
 # ## Build the model
 #
-# A **layer** computes new numbers from those of the layer before, many of them with learned
-# factors, the **weights**. A **convolution** slides small filters, here of 3x3 weights, over the
+# A **layer** computes new numbers from those of the layer before. Many layers do so with learned
+# factors, their **weights**. A **convolution** slides small filters, here of 3x3 weights, over the
 # image. Each filter responds to one pattern, wherever it occurs, and its outputs form a **feature
 # map**. Early layers find edges and strokes; later layers combine them into loops and crossings.
 # Nobody designs the filters: they are learned. A filter is shared by all positions, so a
@@ -192,7 +192,8 @@ model.summary()
 #
 # - The **loss** is what training minimizes. **Softmax** turns the ten logits into probabilities
 #   that sum to 1, and **cross-entropy** is the mean of -ln(probability of the true digit).
-#   `Sparse` means that each label is one number; with `from_logits=True`, Keras does the softmax.
+#   `Sparse` means that each label is one number. With `from_logits=True`, the softmax is part of
+#   the loss, which is more precise.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
 #   follows it downhill after each batch, and the **learning rate** sets how far. The rate warms up
 #   from 0 over the first 20% of the steps, because the first gradients are unreliable. Then it
@@ -200,8 +201,9 @@ model.summary()
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 #
-# An untrained model should do as well as guessing among ten digits: a loss of ln(10) = 2.303 and
-# an accuracy near 10%. An untrained loss far from that is a sign of a mistake in the code.
+# An untrained model should guess, with a probability of 1/10 for each digit: a loss of -ln(1/10) =
+# 2.303 and an accuracy near 10%. An untrained loss far from that is a sign of a mistake in the
+# code.
 
 # %%
 steps = args.epochs * len(training_data)  # its length is the number of batches
@@ -301,7 +303,7 @@ plots.save(figure, run.folder / "curves.png")
 # %%
 model = keras.saving.load_model(run.folder / "best.keras")
 classifier = keras.Sequential([keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()])
-classifier = devices.to_float32(classifier)  # 16 bits are slow on other machines
+classifier = devices.to_float32(classifier)  # ends mixed precision: slow on other machines
 images = {"train": x_train, "validation": x_validation, "test": x_test}
 labels = {"train": y_train, "validation": y_validation, "test": y_test}
 scores, probabilities = {}, {}
@@ -344,8 +346,8 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 #
 # One file holds the layers and their weights, from rescaling to softmax. Loaded, the model takes
 # images with pixels from 0 to 255 and outputs probabilities. It expects a batch; a single image is
-# a batch of one. For photographs of your own digits, `python predict.py photo.jpg` prepares the
-# image and asks the model of the newest run.
+# a batch of one. `python predict.py photo.jpg` prepares a photographed digit and asks the model of
+# the newest run. To train on images of your own, see the README.
 
 # %%
 classifier.save(run.folder / "model.keras")
