@@ -303,7 +303,7 @@ plots.save(figure, run.folder / "curves.png")
 # %%
 model = keras.saving.load_model(run.folder / "best.keras")
 classifier = keras.Sequential([keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()])
-classifier = devices.to_float32(classifier)  # ends mixed precision: slow on other machines
+classifier = devices.to_float32(classifier)  # 16-bit numbers are slow on many machines
 images = {"train": x_train, "validation": x_validation, "test": x_test}
 labels = {"train": y_train, "validation": y_validation, "test": y_test}
 scores, probabilities = {}, {}
