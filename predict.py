@@ -163,9 +163,14 @@ def expand(name):
         return [Path(path)]
     if not glob.has_magic(path):
         return []
-    # A shell has done this already, but for those on Windows and for what is in quotes.
-    matches = sorted(glob.glob(path, recursive=True))
-    return [file for match in matches if match != path for file in expand(match)]
+    # A shell has done this already, but for those on Windows and for what is in quotes. Unlike
+    # `glob.glob`, `**` of a `Path` follows no links to folders: those to themselves never end.
+    pattern = Path(path)
+    parts = [p if p == "**" else p.replace("**", "*") for p in pattern.parts if p != pattern.anchor]
+    matches = sorted(Path(pattern.anchor).glob("/".join(parts)))
+    hidden = {m for m in matches for p in m.parts if p.startswith(".") and p not in pattern.parts}
+    shown = (match for match in matches if match not in hidden)
+    return [file for match in shown if str(match) != path for file in expand(str(match))]
 
 
 def _finished(path):

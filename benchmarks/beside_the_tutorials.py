@@ -7,7 +7,7 @@
 The tutorials are Keras's `mnist_convnet` and TensorFlow's `keras/classification`, `images/cnn` and
 `images/classification`: their networks, epochs, batches and pipelines. The lessons run with their
 defaults; CIFAR-10's with `--model cnn`. Each side has a process of its own, one after another, the
-tutorial first. The accuracy on the test pictures is taken after each epoch, outside of the measured
+tutorial first. The accuracy on the test images is taken after each epoch, outside of the measured
 time, for both sides. "Passed" is the first epoch of ours above the tutorial's last one; of two
 networks, the first counts, too. One run each: repeat it before you trust a small difference.
 """
@@ -45,7 +45,7 @@ def main():
     )
     parser.add_argument("names", nargs="*", metavar="LESSON", help=f"{', '.join(PAIRS)}; all")
     parser.add_argument("--data-dir", type=options.existing_folder, default=HOME / "data")
-    parser.add_argument("--pictures", type=options.existing_folder, help="of the Simpsons")
+    parser.add_argument("--images", type=options.existing_folder, help="of the Simpsons")
     parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/benchmarks)")
     parser.add_argument("--sample", action="store_true", help="on the small samples")
     parser.add_argument("--epochs", type=int, help="of both sides (default: their own)")
@@ -77,8 +77,8 @@ def main():
     for name in args.names or PAIRS:
         extra, peer = PAIRS[name]
         data = ["--data-dir", str(args.data_dir), *(["--sample"] if args.sample else [])]
-        if name == "simpsons" and args.pictures:
-            data += ["--pictures", str(args.pictures)]
+        if name == "simpsons" and args.images:
+            data += ["--images", str(args.images)]
         short = ["--epochs", str(args.epochs)] if args.epochs else []
         with tempfile.TemporaryDirectory() as place:
             data += ["--output-dir", place]

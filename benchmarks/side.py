@@ -36,7 +36,7 @@ def main():
     elif args.side == "tutorial":
         options = argparse.ArgumentParser()
         options.add_argument("--data-dir", type=Path)
-        options.add_argument("--pictures", type=Path)
+        options.add_argument("--images", type=Path)
         options.add_argument("--output-dir", type=Path)
         options.add_argument("--sample", action="store_true")
         measured = tutorial(args, options.parse_known_args(rest)[0])
@@ -53,7 +53,7 @@ def peak_megabytes():
 
 
 def watching(fit, find_test, goal, measured):
-    """`fit`, with the accuracy on test pictures after each epoch, outside of the measured time."""
+    """`fit`, with the accuracy on test images after each epoch, outside of the measured time."""
     import keras
 
     class Watch(keras.callbacks.Callback):
@@ -92,8 +92,8 @@ def lesson(args, arguments):
         names = {}
 
         def find_test():
-            if "batches" in names:
-                return {"x": names["batches"]["test"]}
+            if "evaluation_data" in names:
+                return {"x": names["evaluation_data"]["test"]}
             if "test" in names:
                 return {"x": names["test"]}
             return {"x": names["x_test"], "y": names["y_test"], "batch_size": 500}
@@ -107,20 +107,20 @@ def lesson(args, arguments):
 
         keras.Model.fit = fit
 
-        from common import pipeline
+        from common import folders
 
-        decode = pipeline.cached
+        fill = folders.fill_cache
 
-        def cached(*positional, **named):
+        def fill_cache(*positional):
             """What the tutorial does in its first epoch, the lesson does before: it counts."""
             began = time.perf_counter()
-            result = decode(*positional, **named)
+            labels = fill(*positional)
             if len(measured["decoded"]) < 2:  # of training and validation, not of the test
                 measured["fit_seconds"] += time.perf_counter() - began
             measured["decoded"].append(time.perf_counter() - began)
-            return result
+            return labels
 
-        pipeline.cached = cached
+        folders.fill_cache = fill_cache
         return device
 
     devices.start = start_and_watch
@@ -276,14 +276,20 @@ def simpsons(options, train):
     """
     import keras
     import tensorflow as tf
+    from sklearn.cluster import DBSCAN
+    from sklearn.model_selection import StratifiedGroupKFold
 
     from common import folders
 
-    options.min_images = None
-    pictures, _, _ = folders.load(options)
-    parts = folders.split(pictures, folders.near_duplicates(pictures), seed=0)
-    rest = [parts["train"], parts["validation"]]
-    place = folders.link({"rest": _joined(*rest), "test": parts["test"]})
+    options.min_images, options.download = None, False
+    options.begun = {"script": "train_simpsons.py"}
+    images, _, _ = folders.load(
+        options, kaggle=("", ""), test_folder="kaggle_simpson_testset", min_images=290
+    )
+    groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
+    folds = StratifiedGroupKFold(7, shuffle=True, random_state=0)
+    *_, (rest, test) = folds.split(images.paths, images.labels, groups)
+    place = folders.link({"rest": images.take(rest), "test": images.take(test)})
     read = keras.utils.image_dataset_from_directory
     split = {"validation_split": 0.2, "seed": 123, "image_size": (180, 180), "batch_size": 32}
     training = read(place / "rest", subset="training", **split)
@@ -314,13 +320,6 @@ def simpsons(options, train):
         (network(augment, [keras.layers.Dropout(0.2)]), 15),
     ]:
         train(model, training, validation_data=validation, epochs=epochs, test={"x": test})
-
-
-def _joined(first, second):
-    import numpy as np
-
-    own = [[getattr(part, key) for part in (first, second)] for key in vars(first)][1:]
-    return type(first)(first.class_names, *(np.concatenate(pair) for pair in own))
 
 
 def _compile(model):

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import pickle
+import runpy
 import struct
 import tarfile
 import warnings
@@ -15,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from common import samples
 from common.downloads import DownloadError, Published, RemoteFile, download
 from common.options import HOME, Mistake
 
@@ -184,10 +184,10 @@ def load_cifar10(data_dir, sample=False):
     places = [("folder", data_dir), ("folder", data_dir / "cifar10")]
     places += [("cache", cache / "cifar-10-batches-py-target"), ("cache", cache)] if cache else []
 
-    def drawn():
+    def small():
         return _drawings(data_dir / "sample" / "cifar-10-batches-py")
 
-    arrays, source = _find(CIFAR10, data_dir, sample, places, _read_cifar10_at, drawn)
+    arrays, source = _find(CIFAR10, data_dir, sample, places, _read_cifar10_at, small)
     loaded = _checked(arrays, source, shape=(32, 32, 3))
     for part, count in [("train", 5000), ("test", 1000)]:
         counts = np.bincount(arrays[f"y_{part}"])
@@ -220,8 +220,8 @@ def _load_grey(published, data_dir, sample, own, caches):
     return (x_train[..., np.newaxis], y_train), (x_test[..., np.newaxis], y_test), source
 
 
-_WORDS = {
-    "folder": "from your data folder",
+WORDS = {
+    "folder": "from your folder",
     "cache": "found on this machine",
     "download": "downloaded",
     "sample": "the small sample",
@@ -263,7 +263,7 @@ def _find(published, data_dir, sample, places, read, at_rest):
 def _checked(arrays, source, shape):
     check(arrays, source.path, shape=shape, classes=10)
     train, test = len(arrays["x_train"]), len(arrays["x_test"])
-    print(f"Data: {_WORDS[source.kind]}, {source.path} ({train:,} + {test:,} images)")
+    print(f"Data: {WORDS[source.kind]}, {source.path} ({train:,} + {test:,} images)")
     if source.note:
         print(f"{source.note}.")
     y_train, y_test = (arrays[name].astype(np.uint8) for name in ("y_train", "y_test"))
@@ -292,10 +292,22 @@ def _drawings(folder):
     note = "Drawings made by this program, not photographs"
     if not folder.exists():
         try:
-            samples.write_cifar10(folder)
+            drawn("write_cifar10", folder)
         except OSError:  # a place that cannot be written to: the drawings need none
-            return samples.cifar10(), Source("sample", folder, note)
+            return drawn("cifar10"), Source("sample", folder, note)
     return read_cifar10(folder), Source("sample", folder, note)
+
+
+def drawn(function, *arguments):
+    """Call a function of `data/sample/draw.py`, which draws what may not be shipped.
+
+    Raises:
+        DataError: The script is not there: a lesson was copied without it.
+    """
+    script = SAMPLES / "draw.py"
+    if not script.exists():
+        raise DataError(f"there are no data, and no sample in {SAMPLES}. Name a folder of data.")
+    return runpy.run_path(str(script))[function](*arguments)
 
 
 # Reading and checking

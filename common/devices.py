@@ -122,6 +122,20 @@ def to_float32(model):
     return copy
 
 
+def versions():
+    """The versions of Python and of the packages that figures depend on."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+    }
+
+
 def has_nvidia_card():
     """Whether an NVIDIA card is in this machine and its user has not hidden it."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):

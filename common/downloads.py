@@ -2,14 +2,19 @@
 
 import hashlib
 import queue
+import shutil
 import sys
 import threading
 import time
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
 import urllib3
+
+from common.options import DISK
 
 DEAD_SECONDS = 15  # a connection or a read that gives nothing for so long counts as dead
 SLOW_SECONDS = 30  # over so long, a mirror below SLOW_RATE is left, if there is another
@@ -66,6 +71,49 @@ def download(published, folder):
             raise DownloadError("\n".join(failures))
     for file in wanted:  # all of them at the end, so that no set is ever found half there
         _part(folder, file).replace(folder / file.name)
+
+
+def from_kaggle(handle, size, folder):
+    """Fetch a data set of Kaggle's into a folder that is not there yet, or empty.
+
+    It is there whole or not at all.
+
+    Args:
+        handle: Owner and name, as in its address.
+        size: In words.
+        folder: A `Path`.
+
+    Returns:
+        In words why it did not work, or None.
+
+    Raises:
+        OSError: The disk is full, or the folder not writable.
+    """
+    partial = folder.with_name(f"{folder.name}.part")
+    print(f"Downloading {handle} ({size}) from Kaggle into {folder}", flush=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tqdm's, in a notebook without ipywidgets
+            import kagglehub
+
+        place = kagglehub.dataset_download(handle, output_dir=str(partial), force_download=True)
+    except ModuleNotFoundError as error:
+        return f"{error.name} is not installed (pip install kagglehub)"
+    except Exception as error:  # whatever kagglehub and its parts raise
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        return f"Kaggle did not give them ({type(error).__name__})"
+    if partial.exists() and not folder.exists():
+        partial.rename(folder)
+        return None
+    folder.mkdir(parents=True, exist_ok=True)  # hidden files may be there
+    for entry in Path(place).iterdir():
+        if partial.exists():
+            entry.rename(folder / entry.name)
+        else:  # in Kaggle's and Colab's own notebooks, it is there already
+            (folder / entry.name).symlink_to(entry)
+    shutil.rmtree(partial, ignore_errors=True)
+    return None
 
 
 def _part(folder, file):

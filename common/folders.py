@@ -1,12 +1,11 @@
-"""Folders of pictures, one a class: found, checked, grouped, split and linked."""
+"""Images in folders, a folder per class: found, checked, linked for Keras, and read once."""
 
 import atexit
-import hashlib
+import contextlib
 import os
-import re
 import shutil
+import stat
 import tempfile
-import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,235 +13,138 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from sklearn.cluster import DBSCAN
-from sklearn.model_selection import StratifiedGroupKFold
 
-from common import devices, samples
-from common.datasets import DataError, Source
-from common.options import DISK
+from common import devices, downloads
+from common.datasets import SAMPLES, WORDS, DataError, Source, drawn
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")  # what Keras's utility reads
-KAGGLE = "alexattia/the-simpsons-characters-dataset"  # Alexandre Attia's, 2017; 42 characters
-KAGGLE_TEST = "kaggle_simpson_testset"
-_KAGGLE_NAMES = {"homer_simpson", "lionel_hutz"}  # two of the 42
-_KAGGLE_MINIMUM = 290  # as many have twenty of them
-_DEEPEST = 6  # levels below the folder that is given
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _SIDE = 16  # of a thumbnail, in pixels
-ALIKE = 0.95  # correlation of two thumbnails, from which two pictures count as near-duplicates
-_REMEMBERED = "checked-pictures"  # below the output folder
+_LONGEST = 32  # longer sides than this, in shorter ones, would be resized to nothing
+_LEAST = 3  # groups of each class: one to train on, one to validate, one to test
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures that TensorFlow can read, and their classes.
+class Images:
+    """Image files that TensorFlow can read, and their classes.
 
     Attributes:
         class_names: Names of the folders, sorted.
-        paths: Their files, an array of `Path`, shape (count,).
+        paths: The files, an array of `Path`, shape (count,).
         labels: Their classes, integers, shape (count,).
-        sizes: Their heights and widths in pixels, integers, shape (count, 2).
-        thumbnails: Grey ones of 16x16 pixels, float32, shape (count, 256), each with a mean of
-            0 and a length of 1: the product of two is their correlation.
+        thumbnails: Gray ones of 16x16 pixels, float32, shape (count, 256), each with zero mean:
+            the cosine of two is their correlation.
     """
 
     class_names: list
     paths: np.ndarray
     labels: np.ndarray
-    sizes: np.ndarray
     thumbnails: np.ndarray
 
     def take(self, indices):
-        """The pictures of these indices."""
-        arrays = self.paths, self.labels, self.sizes, self.thumbnails
-        return Pictures(self.class_names, *(array[indices] for array in arrays))
+        """The images of these indices, in the order that they have here."""
+        i = np.sort(indices)
+        return Images(self.class_names, self.paths[i], self.labels[i], self.thumbnails[i])
 
 
-def load(args):
-    """Find a folder of class folders, and check every picture in it.
+def load(args, *, kaggle, test_folder, min_images):
+    """Find a folder that has a folder of images for each class, and check every image in it.
 
-    It is looked for at `args.pictures`, by default `<data-dir>/simpsons`, however deep below it
-    the class folders lie; else Kaggle's Simpsons are downloaded there; else, or with
+    It is `args.images`, or else the folder of the script's name in `args.data_dir`, where
+    `args.download` puts Kaggle's images, or one folder in it. Where there is none, or with
     `args.sample`, cartoons are drawn. Files are read, never changed.
 
+    Args:
+        args: The lesson's options.
+        kaggle: Owner and name of a data set of Kaggle's, and how large it is, in words.
+        test_folder: The folder of its published test images, called <class>_<number>.
+        min_images: Where `test_folder` is there, classes with fewer images are left out, unless
+            `args.min_images` says otherwise. Elsewhere, a class needs three.
+
     Returns:
-        `pictures, test, source`: the `Pictures` of all classes with at least `args.min_images`;
-        those of the published test set beside them, or None; and the `Source`.
+        The `Images`; those of `test_folder` in a dict, by `published test`; the `Source`.
 
     Raises:
-        DataError: There are no pictures, or of one class only.
+        DataError: There are no images that can be read, or of one class only.
     """
-    root, source = _find(args)
-    top = _class_root(root, args.output_dir)
-    if top is None:
-        flat = any(_is_picture(entry) for entry in _entries(root))
-        what = "its pictures lie in no folders of classes" if flat else "no pictures in it"
-        raise DataError(
-            f"{root}: {what}. Make a folder for each class, with its pictures inside "
-            f"({', '.join(EXTENSIONS)})."
-        )
-    found, others, bare = {}, Counter(), []
-    for folder in _folders(top):
-        files = [entry for entry in _entries(folder) if not _is_folder(entry)]
-        own = sorted(Path(entry.path) for entry in files if _is_picture(entry))
-        others.update(Path(entry.name).suffix.lower() for entry in files if not _is_picture(entry))
-        if own:
-            found[folder.name] = own
-        elif folder.name != top.name:  # Kaggle's archive has its folder twice, one in the other
-            bare.append(folder.name)
-    print(f"Data: {_WORDS[source.kind]}, {top} ({sum(map(len, found.values())):,} pictures)")
+    root, source = _find(args, *kaggle)
+    top = _class_root(root, test_folder)
+    found = _list_classes(top, test_folder)
+    print(f"Data: {WORDS[source.kind]}, {top} ({sum(map(len, found.values())):,} images)")
     if source.note:
         print(f"{source.note}.")
-    if others:
-        kinds = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in others.items())
-        print(f"Passed over, no pictures by their names' ends: {kinds}")
-    if bare:
-        print(f"Passed over, folders without pictures of their own: {', '.join(bare)}")
-
-    minimum = args.min_images
-    if minimum is None:
-        kaggles = len(found) == 42 and found.keys() >= _KAGGLE_NAMES
-        minimum = _KAGGLE_MINIMUM if kaggles else 2
-    everything = [path for files in found.values() for path in files]
-    published = _published_test(root, top)
-    checked = _check([*everything, *published], args.output_dir)
-    found = {name: [p for p in files if p in checked] for name, files in found.items()}
-    rare = {name: len(files) for name, files in found.items() if len(files) < minimum}
-    if rare:
-        listed = ", ".join(f"{name} ({count})" for name, count in rare.items())
-        print(f"Left out, with fewer than {minimum} pictures (--min-images): {listed}")
-    names = [name for name in found if name not in rare]
+    published = _images_in(root / test_folder / test_folder) or _images_in(root / test_folder)
+    least = args.min_images or (min_images if published and source.kind != "sample" else _LEAST)
+    checked = _check([*(path for files in found.values() for path in files), *published])
+    found = {name: [path for path in files if path in checked] for name, files in found.items()}
+    names = [name for name, files in found.items() if len(files) >= least]
+    if rare := [f"{name} ({len(found[name])})" for name in found if name not in names]:
+        print(f"Left out, with fewer than {least} images (--min-images): {', '.join(rare)}")
     if len(names) < 2:
         left = f"only one class ({names[0]})" if names else "no class"
         raise DataError(
-            f"{top}: {left} of at least {minimum} readable pictures (--min-images); two are needed."
+            f"{top}: {left} of at least {least} readable images (--min-images); two are needed."
         )
-    pictures = _pictures(names, [(path, name) for name in names for path in found[name]], checked)
-    known = [(path, _of_test(path)) for path in published if path in checked]
-    known = sorted((names.index(name), path) for path, name in known if name in names)
-    known = [(path, names[label]) for label, path in known]
-    if published and (strange := sum(path in checked for path in published) - len(known)):
-        print(f"Published test pictures of no class that is learned, left out: {strange:,}")
-    return pictures, _pictures(names, known, checked) if known else None, source
+    images = _images(names, [(path, name) for name in names for path in found[name]], checked)
+    # The character of homer_simpson_12.jpg is homer_simpson.
+    known = sorted((path.stem.rpartition("_")[0], path) for path in published if path in checked)
+    known = [(path, name) for name, path in known if name in names]
+    published = {"published test": _images(names, known, checked)} if known else {}
+    return images, published, source
 
 
-def near_duplicates(pictures):
-    """Number the groups of pictures that are nearly the same, such as neighboring frames.
+def fold_count(images, groups, most):
+    """How many folds the images can be split into, so that every class is in every fold.
 
-    Two belong together where their thumbnails correlate by at least `ALIKE`, and so do all that
-    are chained by such pairs (single linkage: DBSCAN where every point is a core point).
-
-    Returns:
-        The group of each picture, integers from 0, shape (count,).
-    """
-    # Vectors of length 1: the square of their distance is 2 - 2 * correlation.
-    distance = float(np.sqrt(2 - 2 * ALIKE))
-    clusters = DBSCAN(eps=distance, min_samples=1, algorithm="brute")
-    groups = clusters.fit_predict(pictures.thumbnails)
-    sizes = np.bincount(groups)
-    print(f"\nPictures with a near-duplicate: {np.mean(sizes[groups] > 1):.1%},", end=" ")
-    print(f"in {np.sum(sizes > 1):,} groups, the largest of {sizes.max()}")
-    return groups
-
-
-def with_and_without_twins(published, training):
-    """The published test set, and what of it has no near-duplicate in training.
+    That is `most`, or the groups of the class that has the fewest.
 
     Args:
-        published: `Pictures`, or None.
-        training: The `Pictures` that are trained on.
-
-    Returns:
-        A dict by `published test` and `without twins` of `Pictures`, without those that are
-        empty.
-    """
-    if published is None:
-        return {}
-    known = twins(published, training)
-    print(f"Of the {len(known):,} pictures of the published test set,", end=" ")
-    print(f"{np.sum(known):,} have a near-duplicate among the training pictures")
-    alone = {} if known.all() else {"without twins": published.take(~known)}
-    return {"published test": published} | alone
-
-
-def twins(pictures, others):
-    """Which of these pictures have a near-duplicate among the others: booleans, (count,)."""
-    blocks = np.array_split(pictures.thumbnails, max(1, len(pictures.labels) // 500))
-    return np.concatenate([(b @ others.thumbnails.T).max(axis=1) >= ALIKE for b in blocks])
-
-
-def split(pictures, groups, seed):
-    """Split into training, validation and test, about 5 : 1 : 1, each group on one side.
-
-    Every class is spread in proportion (scikit-learn's `StratifiedGroupKFold`).
-
-    Returns:
-        A dict by `train`, `validation` and `test` of `Pictures`.
+        images, groups: The `Images`, and each one's group, integers, shape (count,).
+        most: The wished number of folds.
 
     Raises:
-        DataError: A class has too few groups to be in all three.
+        DataError: A class has fewer than three groups.
     """
-    labels, names = pictures.labels, pictures.class_names
-    root = pictures.paths[0].parent.parent
-    for i, name in enumerate(names):
-        if (count := len(np.unique(groups[labels == i]))) < 3:
-            raise DataError(
-                f"{root}: the {np.sum(labels == i):,} pictures of {name} form {count} "
-                f"group{'s'[: count - 1]} of near-duplicates; training, validation and test need "
-                "one each. Add different ones, or take the folder away."
-            )
-    generator = np.random.default_rng(seed)
-    rest, parts = np.arange(len(labels)), {}
-    for part, share in [("test", 7), ("validation", 6)]:
-        chosen = _cut(labels[rest], groups[rest], share, generator)
-        parts[part], rest = rest[chosen], rest[~chosen]
-    indices = {"train": rest, "validation": parts["validation"], "test": parts["test"]}
-    for part, own in indices.items():
-        if len(lacking := np.setdiff1d(labels, labels[own])):
-            raise DataError(
-                f"{root}: too few different pictures of {names[lacking[0]]} for {part}."
-            )
-    return {part: pictures.take(i) for part, i in indices.items()}
-
-
-def _cut(labels, groups, share, generator):
-    """Choose one in `share` pictures, whole groups, of every class: booleans, (count,)."""
-    _, groups = np.unique(groups, return_inverse=True)
-    groups = generator.permutation(groups.max() + 1)[groups]  # their numbers decide among equals
-    folds = StratifiedGroupKFold(min(share, np.bincount(labels).max()))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer pictures than folds: see below
-        candidates = [chosen for _, chosen in folds.split(groups, labels, groups)]
-
-    def merit(fold):
-        return len(np.unique(labels[fold])), -abs(len(fold) - len(labels) / share)
-
-    chosen = np.zeros(len(labels), bool)
-    chosen[max((candidates[i] for i in generator.permutation(len(candidates))), key=merit)] = True
-    for i in np.setdiff1d(labels, labels[chosen]):  # a class too small to be in each fold
-        chosen |= groups == generator.choice(groups[labels == i])
-    return chosen
+    pairs = np.unique([groups, images.labels], axis=1)
+    alone = np.bincount(pairs[0])[pairs[0]] == 1  # a group of one class only
+    counts = np.bincount(pairs[1, alone], minlength=len(images.class_names))
+    fewest, name = min(zip(counts, images.class_names, strict=True))
+    if fewest < _LEAST:
+        raise DataError(
+            f"{images.paths[0].parent.parent}: too few different images of {name}: they form "
+            f"{fewest} of the {_LEAST} groups of near-duplicates that training, validation and "
+            "test need. Add different ones, or leave the class out by --min-images."
+        )
+    if fewest < most:
+        text = f"Split into {fewest} folds instead of {most}, {fewest - 2} of them for training:"
+        print(f"{text} {name} has {fewest} different images. --min-images leaves it out.")
+    return min(most, fewest)
 
 
 def link(parts):
-    """Make temporary folders `<part>/<class>/` with a link to each picture, for Keras to read.
+    """Make temporary folders `<part>/<class>/` with a link to each image, for Keras to read.
 
-    Links take no room; where the system allows none (Windows), the files are copied. The
-    folders are removed when the program ends.
+    Where the system allows no links (Windows), the files are copied.
 
     Args:
-        parts: Dict of `Pictures` by the name of their part.
+        parts: A dict of `Images` by the name of their part.
 
     Returns:
         The `Path` that holds the folders.
+
+    Raises:
+        DataError: A class is not in all of `train`, `validation` and `test`.
     """
-    place = Path(tempfile.mkdtemp(prefix="lesson-pictures-"))
+    place = Path(tempfile.mkdtemp(prefix="lesson-images-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    for part, pictures in parts.items():
-        for name in pictures.class_names:
-            (place / part / name).mkdir(parents=True, exist_ok=True)
-        for i, (path, label) in enumerate(zip(pictures.paths, pictures.labels, strict=True)):
-            # Numbered: in the order of `pictures`, and no two names alike on any system.
-            new = place / part / pictures.class_names[label] / f"{i:07}{path.suffix}"
+    for part, images in parts.items():
+        for i, name in enumerate(images.class_names):
+            if i not in images.labels and part in ("train", "validation", "test"):
+                raise DataError(f"too few different images of {name}: none is left for {part}.")
+            (place / part / name).mkdir(parents=True)
+        for i, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
+            # In the order of `images`. TensorFlow looks at the content, and Keras at the ending:
+            # .webp is none that it knows.
+            new = place / part / images.class_names[label] / f"{i:07}.jpg"
             try:
                 new.symlink_to(path.absolute())
             except OSError:
@@ -250,252 +152,197 @@ def link(parts):
     return place
 
 
-def read(path, side):
-    """Read one picture as `keras.utils.image_dataset_from_directory` reads those of a folder.
+def fill_cache(dataset, images):
+    """Read a cached dataset from end to end: from now on, its files are not needed any more.
 
-    That is with `pad_to_aspect_ratio=True`, by TensorFlow's `resize_with_pad`. Keras's layer
-    `Resizing` smooths besides: not what a network has learned from.
+    Args:
+        dataset, images: A `tf.data.Dataset` of pairs, image and label; the `Images` in it.
 
     Returns:
-        Its bytes, uint8, shape (side, side, 3).
+        The labels in the dataset's order, integers, shape (count,).
 
     Raises:
-        tf.errors.OpError: It cannot be opened or decoded.
+        DataError: A file cannot be read any more, or the disk is full.
     """
-    with tf.device("CPU"):
-        content = tf.io.read_file(str(path))
-        picture = tf.image.decode_image(content, channels=3, expand_animations=False)
-        picture = tf.image.resize_with_pad(picture, side, side)
-        return tf.cast(tf.round(picture), tf.uint8).numpy()
+    try:
+        return np.array([label for _, label in dataset.as_numpy_iterator()])
+    except tf.errors.OpError as error:
+        gone = next((path for path in images.paths if not os.path.isfile(path)), None)
+        what = f"{gone}: not there any more" if gone else "the images cannot be read and cached"
+        raise DataError(f"{what} ({type(error).__name__}). Is the disk full, or gone?") from None
+
+
+@dataclass(frozen=True)
+class ImageArray:
+    """A dataset of pairs whose images are indexed like an array, by an array of integers.
+
+    It reads up to the last that is asked for: a uint8 array, shape (count, height, width, 3).
+    """
+
+    dataset: tf.data.Dataset
+
+    def __getitem__(self, indices):
+        indices = np.asarray(indices, dtype=int)
+        images = np.empty((len(indices), *self.dataset.element_spec[0].shape), np.uint8)
+        first = self.dataset.take(int(max(indices, default=-1)) + 1)
+        for i, (image, _) in enumerate(first.as_numpy_iterator()):
+            images[indices == i] = image
+        return images
 
 
 # Finding
 
-
-_WORDS = {
-    "folder": "from the folder of pictures",
-    "download": "downloaded",
-    "sample": "the small sample",
-}
+_HOW = "Make a folder for each class, with its images inside"
 
 
-def _find(args):
+def _find(args, kaggle, size):
     """The folder to look in, and its `Source`."""
-    root = args.pictures or args.data_dir / "simpsons"
+    root = args.images or args.data_dir / Path(args.begun["script"]).stem.removeprefix("train_")
     if not args.sample:
-        if args.pictures or _class_root(root, args.output_dir):
+        if args.images or _names(root):
             return root, Source("folder", root)
-        problem = _download(root)
-        if not problem:
-            return root, Source("download", root)
+        problem = f"--download fetches {kaggle} ({size})"
+        if args.download:
+            problem = downloads.from_kaggle(kaggle, size, root)
+            if not problem:
+                return root, Source("download", root)
+        elif not SAMPLES.exists():
+            raise DataError(f"{root}: no images there. {_HOW}, or name another one with --images.")
         print(
-            f"\nNotice: no pictures in {root}, and {problem}\n"
-            f"By hand: download https://www.kaggle.com/datasets/{KAGGLE} and unpack it into\n"
-            f"{root}. Pictures of your own: --pictures DIR, with a folder for each class.\n"
+            f"\nNotice: no images in {root}; {problem}.\n"
+            f"By hand: unpack https://www.kaggle.com/datasets/{kaggle} into it.\n"
+            "Images of your own: --images DIR, with a folder for each class.\n"
             "Going on with the small sample: the figures below are those of a small sample.\n"
         )
-    drawn = args.data_dir / "sample" / "simpsons"
-    note = "Drawings made by this program, not frames of the films"
-    if not drawn.exists():
+    place = SAMPLES / "cartoons"
+    if not place.exists():
         try:
-            samples.write_cartoons(drawn)
+            drawn("write_cartoons", place)
         except OSError:  # a place that cannot be written to
-            drawn = Path(tempfile.mkdtemp(prefix="lesson-sample-")) / "simpsons"
-            atexit.register(shutil.rmtree, drawn.parent, ignore_errors=True)
-            samples.write_cartoons(drawn)
-    return drawn, Source("sample", drawn, note)
+            place = Path(tempfile.mkdtemp(prefix="lesson-sample-")) / "cartoons"
+            atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
+            drawn("write_cartoons", place)
+    return place, Source("sample", place, "Drawings made by this program, not frames of a film")
 
 
-def _download(folder):
-    """Fetch Kaggle's Simpsons into a folder that is not there yet; return why not, or None."""
-    partial = folder.with_name(f"{folder.name}.part")
-    print(f"Downloading the Simpsons (1.2 GB) from Kaggle into {folder}", flush=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tqdm's, in a notebook without ipywidgets
-            import kagglehub
-
-        place = kagglehub.dataset_download(KAGGLE, output_dir=str(partial), force_download=True)
-    except ModuleNotFoundError as error:
-        return f"{error.name} is not installed (pip install kagglehub)."
-    except Exception as error:  # whatever kagglehub and its parts raise
-        if isinstance(error, OSError) and error.errno in DISK:
-            raise
-        return f"Kaggle did not give them ({type(error).__name__})."
-    new = folder / "kaggle" if folder.exists() else folder
-    if partial.exists():
-        partial.rename(new)
-    else:  # in Kaggle's and Colab's own notebooks, it is there already
-        new.symlink_to(place)
-    return None
-
-
-def _class_root(root, output_dir):
-    """The folder, at `root` or below, whose own folders hold pictures: the highest one.
+def _class_root(root, test_folder):
+    """The folder whose own folders hold images: `root`, or the only such folder in it.
 
     Raises:
-        DataError: There are several, and nothing tells which is meant.
+        DataError: There is none, or nothing tells which of several is meant.
     """
-    level, seen, single = [root], {output_dir.resolve()}, []
-    for _ in range(_DEEPEST):
-        below, several = [], []
-        for folder in level:
-            inner = [p for p in _folders(folder) if p.resolve() not in seen]
-            seen |= {p.resolve() for p in inner}
-            filled = [p for p in inner if any(map(_is_picture, _entries(p)))]
-            if len(filled) > 1:
-                several.append(folder)
-            elif filled:
-                single.append(folder)
-            below += inner
-        if several:
-            if len(several + single) > 1:
-                both = " and in ".join(str(folder) for folder in (single + several)[:2])
-                raise DataError(f"{root}: folders of pictures in {both}. Name one with --pictures.")
-            return several[0]
-        level = below
-    return single[0] if single else None
-
-
-def _folders(folder):
-    inner = [Path(e.path) for e in _entries(folder) if _is_folder(e) and e.name[0] != "."]
-    return sorted(p for p in inner if p.name not in (KAGGLE_TEST, "__MACOSX"))
-
-
-def _entries(folder):
     try:
-        return list(os.scandir(folder))
-    except OSError:
-        return []
+        os.listdir(root)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror}).") from None
+    inner = _folders(root, test_folder)
+    filled = [folder for folder in inner if _images_in(folder)]
+    if len(filled) > 1:
+        return root
+    holders = [f for f in inner if sum(map(bool, map(_images_in, _folders(f, test_folder)))) > 1]
+    if len(holders) > 1 or (holders and filled):
+        both = " and in ".join(str(folder) for folder in [*filled, *holders][:2])
+        raise DataError(f"{root}: images in {both}. Name the folder of class folders by --images.")
+    if holders or filled:
+        return holders[0] if holders else root
+    closed = [f"{folder} may not be read" for folder in inner if not os.access(folder, os.R_OK)]
+    what = "its images lie in no class folders" if _images_in(root) else "no images in its folders"
+    what = closed[0] if closed else what
+    raise DataError(f"{root}: {what}. {_HOW} ({', '.join(EXTENSIONS)}).")
 
 
-def _is_folder(entry):
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to where one may not look
-        return False
+def _list_classes(top, test_folder):
+    """The image files of each class folder; what is skipped is named."""
+    found, others = {}, Counter()
+    for folder in _folders(top, test_folder):
+        try:
+            os.listdir(folder)
+            folder.name.encode()  # for the files that name it
+        except (OSError, UnicodeError) as error:
+            print(f"Skipped: {folder} cannot be read ({error})")
+            continue
+        names = [name for name in _names(folder) if not os.path.isdir(folder / name)]
+        others.update(Path(n).suffix for n in names if not n.lower().endswith(EXTENSIONS))
+        if images := _images_in(folder):
+            found[folder.name] = images
+        elif folder.name != top.name:  # Kaggle's archive has its folder twice, one in the other
+            print(f"Skipped: {folder} has no images of its own")
+    if others:
+        kinds = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in others.items())
+        print(f"Skipped: what is no image by its ending ({kinds})")
+    return found
 
 
-def _is_picture(entry):
-    return entry.name.lower().endswith(EXTENSIONS) and not _is_folder(entry)
-
-
-def _published_test(root, top):
-    """The pictures of Kaggle's test set, which lie flat in a folder beside the classes."""
-    for folder in [root, top, top.parent, top.parent.parent]:
-        for place in [folder / KAGGLE_TEST / KAGGLE_TEST, folder / KAGGLE_TEST]:
-            found = sorted(Path(entry.path) for entry in _entries(place) if _is_picture(entry))
-            if found:
-                return found
+def _names(folder):
+    """What is in a folder and not hidden, sorted; nothing where one may not look."""
+    with contextlib.suppress(OSError):
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     return []
 
 
-def _of_test(path):
-    """The character of a test picture: homer_simpson of homer_simpson_12.jpg."""
-    return path.stem.rpartition("_")[0]
+def _folders(folder, test_folder):
+    paths = [folder / name for name in _names(folder) if name not in (test_folder, "__MACOSX")]
+    return [path for path in paths if os.path.isdir(path)]
+
+
+def _images_in(folder):
+    paths = [folder / name for name in _names(folder) if name.lower().endswith(EXTENSIONS)]
+    return [path for path in paths if not os.path.isdir(path)]
 
 
 # Checking
 
 
-def _check(paths, output_dir):
-    """Try every file with TensorFlow's decoder, once; name those that it refuses.
-
-    What was found is remembered below `output_dir`, by path, size and time of change.
+def _check(paths):
+    """Decode every file as Keras will; name those that cannot be read.
 
     Returns:
-        A dict by path of those that can be read: heights, widths and thumbnails, integers,
-        shape (258,).
+        A dict by path of the others: their thumbnails, floats, shape (256,).
     """
-    keys = [_key(path) for path in paths]
-    top = os.path.commonpath([str(path.absolute().parent) for path in paths])
-    name = f"{hashlib.sha256(os.fsencode(top)).hexdigest()[:16]}-{tf.__version__}-1.npz"
-    memory = output_dir / _REMEMBERED / name
-    known = _recall(memory)
-    new = [(path, key) for path, key in zip(paths, keys, strict=True) if key not in known]
-    if new:
-        print(f"Checking {len(new):,} files with TensorFlow's decoder", flush=True)
-        # What the decoders complain of, without a name, is said below with one.
-        with devices.quiet(), ThreadPoolExecutor(os.cpu_count()) as pool:
-            known |= dict(pool.map(lambda pair: (pair[1], _try(pair[0])), new))
-        lasting = {key: known[key] for key in keys if not known[key][0].startswith(_PASSING)}
-        _remember(memory, lasting)
-    answers = {path: known[key] for path, key in zip(paths, keys, strict=True)}
-    refused = {path: reason for path, (reason, _) in answers.items() if reason}
+    print(f"Checking {len(paths):,} files", flush=True)
+    # What the decoders complain of, without a name, is said below with one.
+    with devices.quiet(), ThreadPoolExecutor(devices.cores()) as pool:
+        answers = dict(zip(paths, pool.map(_try, paths), strict=True))
+    refused = {path: answer for path, answer in answers.items() if isinstance(answer, str)}
     if refused:
-        print(f"Not used, because TensorFlow cannot read them ({len(refused):,}):")
+        print(f"Skipped, because they cannot be read ({len(refused):,}):")
         for path, reason in refused.items():
             print(f"  {path}: {reason}")
-    return {path: found for path, (reason, found) in answers.items() if not reason}
-
-
-_NOTHING = np.zeros(2 + _SIDE**2, np.uint32)
-
-
-def _key(path):
-    try:
-        status = path.stat()
-    except OSError:  # a broken link
-        return f"{path.absolute()}|"
-    return f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
-
-
-_PASSING = "cannot be opened"  # for now: not remembered
-_LONGEST = 32  # longer sides than this, in shorter ones, would be resized to nothing
+    return {path: answer for path, answer in answers.items() if path not in refused}
 
 
 def _try(path):
-    """Why a file cannot be read ("": it can); its height, its width and its thumbnail."""
+    """A file's thumbnail; or in words why it cannot be read."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device, which may never end
+            return "not a regular file"
+        if not status.st_size:
+            return "it is empty"
         with tf.device("CPU"):
-            content = tf.io.read_file(str(path))
-            # As Keras's utility does it: whatever this refuses would end the run.
-            picture = tf.image.decode_image(content, channels=3, expand_animations=False)
-            small = tf.image.resize(picture, (_SIDE, _SIDE), method="area")
+            image = _decode(path)
+            small = tf.image.resize(image, (_SIDE, _SIDE), method="area")
             small = tf.image.rgb_to_grayscale(small).numpy().round()
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if max(height, width) > _LONGEST * min(height, width):
-            return f"{width}x{height} pixels are too long and narrow", _NOTHING
-        return "", np.array([height, width, *small.ravel()]).astype(np.uint32)
-    except tf.errors.InvalidArgumentError as error:
-        if not content.numpy():
-            return "it is empty", _NOTHING
-        reason = re.sub(r"\{\{.*?\}\}|\[Op:.*", "", error.message).strip().split("\n")[0]
-        return reason or "it cannot be decoded", _NOTHING
+            return f"{width}x{height} pixels are too long and narrow"
+        return small.ravel()
+    except tf.errors.InvalidArgumentError:
+        return "damaged, or no image of a kind that TensorFlow decodes"
     except (tf.errors.OpError, OSError, ValueError) as error:
-        return f"{_PASSING} ({type(error).__name__})", _NOTHING
+        return f"cannot be opened ({getattr(error, 'strerror', None) or type(error).__name__})"
 
 
-def _recall(memory):
-    """What an earlier run has found: a dict by key of reasons and thumbnails."""
-    try:
-        with np.load(memory, allow_pickle=False) as file:
-            rows = zip(file["keys"], file["reasons"], file["found"], strict=True)
-            return {str(key): (str(reason), found) for key, reason, found in rows}
-    except Exception:  # it is not there, or damaged: the files are checked again
-        return {}
+def _decode(path):
+    content = tf.io.read_file(os.fsencode(path))
+    return tf.image.decode_image(content, channels=3, expand_animations=False)
 
 
-def _remember(memory, found):
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    partial = memory.with_suffix(f".{os.getpid()}.part")
-    with open(partial, "wb") as file:
-        np.savez_compressed(
-            file,
-            keys=np.array(list(found)),
-            reasons=np.array([reason for reason, _ in found.values()]),
-            found=np.stack([found for _, found in found.values()]),
-        )
-    partial.replace(memory)
-
-
-def _pictures(names, files, checked):
-    """Pairs of a path and a class's name -> `Pictures`, with normalized thumbnails."""
-    paths = np.empty(len(files), dtype=object)
-    paths[:] = [path for path, _ in files]
+def _images(names, files, checked):
+    """Pairs of a path and a class's name -> `Images`."""
+    paths = np.array([path for path, _ in files], dtype=object)
     labels = np.array([names.index(name) for _, name in files])
-    found = np.stack([checked[path] for path in paths])
-    thumbnails = found[:, 2:].astype(np.float32)
+    thumbnails = np.stack([checked[path] for path in paths]).astype(np.float32)
     thumbnails -= thumbnails.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(thumbnails, axis=1, keepdims=True)
-    return Pictures(names, paths, labels, found[:, :2], thumbnails / np.maximum(lengths, 1e-6))
+    thumbnails[~thumbnails.any(axis=1)] = 1  # of one color: near-duplicates of one another
+    return Images(names, paths, labels, thumbnails)

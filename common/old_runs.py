@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -18,8 +17,9 @@ import keras
 import numpy as np
 
 from common import pipeline, report
+from common.devices import versions
 from common.options import BEGUN, FINISHED, HOME, Mistake
-from common.runs import make_new, remove_if_empty, versions, write_json
+from common.runs import make_new, remove_if_empty, write_json
 
 BACKUP = "backup"
 _PARTS = "train", "validation", "test"
@@ -52,8 +52,6 @@ class Run:
             self.folder = options.resume
             self._lock()
             self._begun = json.loads((self.folder / BEGUN).read_text(encoding="utf-8"))
-            for left in self.folder.glob("cache-*"):  # of the one that was cut off
-                shutil.rmtree(left, ignore_errors=True)
         else:
             stem = options.output_dir / f"{lesson}-{model}" / time.strftime("%Y%m%d-%H%M%S")
             self.folder = make_new(stem)
@@ -101,8 +99,7 @@ class Run:
             source: The `datasets.Source`.
             parameters: Number of the model's parameters.
             history: What `fit` returned.
-            results: Dict of `train`, `validation` and `test`, each of `evaluation.evaluate`;
-                of further tests, too, where there are any.
+            results: Dict of `train`, `validation` and `test`, each of `evaluation.evaluate`.
             baseline: The last three of the first model, where there is one.
         """
         counts = {
@@ -131,13 +128,10 @@ class Run:
             **_training(self.callbacks, parameters, history, results),
             "per_class": test["per_class"],
         }
-        if further := {part: results[part] for part in results if part not in _PARTS}:
-            record["further_tests"] = {part: _summary(further[part]) for part in further}
         if baseline:
             record["baseline"] = _training(self.baseline_callbacks, *baseline)
         record["script"] = self._begun["script"]
-        default = "folder" if hasattr(self.options, "image_size") else "square"
-        record["preparation"] = _PREPARATIONS.get(self.lesson, default)
+        record["preparation"] = _PREPARATIONS.get(self.lesson, "square")
         page = {"about": self.options.about, "command": self._begun["command"]}
         report.write(self.folder / "report.html", record, note=source.note, **page)
         write_json(self.folder / FINISHED, record)

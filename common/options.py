@@ -106,8 +106,11 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         for option, value in defaults.items():
             if getattr(args, option) is None:
                 setattr(args, option, value[args.model] if models else value)
-        if args.sample and getattr(args, "pictures", None):
-            parser.error("argument --pictures: not with --sample, which has its own")
+        own = [
+            f"--{name}" for name in ("sample", "images", "download") if getattr(args, name, None)
+        ]
+        if len(own) > 1:
+            parser.error(f"argument {own[1]}: not with {own[0]}")
         return args
 
     args = read(argv)
@@ -143,33 +146,21 @@ def _about(description):
 
 def _add_folder_options(parser, image_size):
     """The options of a lesson that reads folders of images, a folder per class."""
-    parser.add_argument(
-        "--pictures",
-        type=existing_folder,
-        metavar="DIR",
-        help="folder with a folder of images for each class (default: DATA_DIR/simpsons)",
-    )
+    default = f"DATA_DIR/{Path(parser.prog).stem.removeprefix('train_')}"
+    about = f"folder with a folder of images for each class (default: {default})"
+    parser.add_argument("--images", type=existing_folder, metavar="DIR", help=about)
+    parser.flag("--download", "fetch the lesson's images from Kaggle, if they are not there")
     parser.add_argument(
         "--min-images",
         type=_whole(),
         metavar="N",
-        help="leave out classes with fewer images (default: 2; of Kaggle's 42 characters: 290)",
+        help="leave out classes with fewer images (default: 3; of the lesson's own: in the script)",
     )
-    parser.option(
-        "--image-size",
-        "width and height that the model sees, in pixels",
-        image_size,
-        type=_whole(32, 1024),
-        metavar="N",
-    )
-    parser.option(
-        "--cache",
-        "where decoded training images are kept; auto: on disk where memory is short",
-        "auto",
-        choices=["auto", "memory", "disk"],
-    )
-    parser.flag("--skip-baseline", "train the second model only")
-    parser.epilog += f"  python {parser.prog} --pictures photos   images of your own\n"
+    size = {"type": _whole(32, 1024), "metavar": "N"}
+    parser.option("--image-size", "side that the model sees, in pixels", image_size, **size)
+    parser.option("--cache", "where decoded images are", "memory", choices=["memory", "disk"])
+    parser.flag("--skip-baseline", "train the regularized model only")
+    parser.epilog += f"  python {parser.prog} --images photos     images of your own\n"
 
 
 class Parser(argparse.ArgumentParser):

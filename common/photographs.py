@@ -1,5 +1,7 @@
 """An image file -> what a trained model takes: prepared as its lesson prepared its own."""
 
+import os
+
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -37,7 +39,7 @@ def prepare(path, shape, preparation):
         ImageError: The file cannot be opened, or not decoded.
     """
     if preparation == "folder":
-        return _as_in_folders(path, shape), False
+        return _as_in_folders(path, shape[0]), False
     drawn = preparation in ("digit", "clothing")
     image = _open(path, "L" if shape[2] == 1 or drawn else "RGB")
     inverted = False
@@ -55,15 +57,19 @@ def prepare(path, shape, preparation):
     return np.asarray(image, np.uint8).reshape(shape), inverted
 
 
-def _as_in_folders(path, shape):
+def _as_in_folders(path, side):
+    """As `keras.utils.image_dataset_from_directory` does, with `pad_to_aspect_ratio=True`."""
     import tensorflow as tf
 
-    from common import folders
-
     try:
-        return folders.read(path, shape[0])
+        with tf.device("CPU"):
+            content = tf.io.read_file(os.fsencode(path))
+            image = tf.image.decode_image(content, channels=3, expand_animations=False)
+            image = tf.image.resize_with_pad(image, side, side)
+            return tf.cast(tf.round(image), tf.uint8).numpy()
     except tf.errors.InvalidArgumentError:
-        raise ImageError("TensorFlow cannot decode it (it reads JPEG, PNG, GIF, BMP)") from None
+        what = "TensorFlow cannot decode it (it reads JPEG, PNG, GIF, BMP and WebP)"
+        raise ImageError(what) from None
     except (tf.errors.OpError, ValueError) as error:
         raise ImageError(f"it cannot be opened ({type(error).__name__})") from None
 

@@ -1,25 +1,18 @@
-"""Arrays or files -> tf.data, in the one order: cache, shuffle, batch, augment, prefetch."""
+"""Arrays -> tf.data, in the one order: cache, shuffle, batch, augment, prefetch."""
 
-import atexit
 import contextlib
 import ctypes
 import gc
 import itertools
-import math
 import os
-import shutil
 import sys
-import tempfile
 import weakref
-from pathlib import Path
 from unittest import mock
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from common import devices
-from common.options import Mistake
 
 # As many files are decoded at a time as there are cores; as many batches distorted, or half as
 # many where the network computes on the same cores; and four are kept ready. Not
@@ -31,10 +24,6 @@ READY = 4
 
 with tf.device("CPU"):
     _epoch = tf.Variable(0, dtype=tf.int64)  # which the next pass over training batches is
-
-
-class PipelineError(Mistake):
-    """Pictures that could not be read or kept; the message says why."""
 
 
 def _share_freed_memory():
@@ -96,76 +85,6 @@ def evaluation_batches(x, y, batch_size):
     return _cached(x, y).batch(batch_size).prefetch(READY)
 
 
-def cached(dataset, where, folder):
-    """Decode the pictures of a dataset once, and keep them as bytes.
-
-    Args:
-        dataset: Pairs of one picture, shape (height, width, channels), values 0 to 255 of any
-            type, and its label; `keras.utils.image_dataset_from_directory` with
-            `batch_size=None` gives such.
-        where: `memory`; `disk`; or `auto`: on disk where they would take more than a quarter
-            of the memory that is free.
-        folder: In which a file is made for a cache on disk; it goes when the program ends.
-
-    Returns:
-        A `tf.data.Dataset` of uint8 pictures and labels, in the order of `dataset`; and the
-        labels, an array of shape (count,).
-
-    Raises:
-        PipelineError: A file cannot be read any more, or the disk is full.
-    """
-    shape = dataset.element_spec[0].shape
-    size = len(dataset) * math.prod(shape)
-    if where == "auto":
-        where = "disk" if size > _free_memory() / 4 else "memory"
-    path = ""  # memory
-    if where == "disk":
-        path = tempfile.mkdtemp(prefix="cache-", dir=folder)
-        atexit.register(shutil.rmtree, path, ignore_errors=True)
-        path = os.path.join(path, "pictures")
-
-    def to_bytes(picture, label):
-        return tf.cast(tf.round(picture), tf.uint8), label
-
-    dataset = dataset.map(to_bytes, num_parallel_calls=PARALLEL).with_options(_without_autotuner())
-    dataset = dataset.cache(path)
-    # Read to its end here: a cache that is only begun is thrown away, or on disk refused.
-    try:
-        labels = np.array([int(label) for _, label in dataset.prefetch(READY)])
-    except tf.errors.OpError as error:  # a file that went, or a disk that is full
-        reason = error.message.split("}} ")[-1].split("\n")[0]
-        raise PipelineError(f"the pictures could not be read and cached: {reason}") from None
-    kept = f"{size / 2**20:,.0f} MB, {'on disk' if path else 'in memory'}"
-    print(f"Decoded {len(labels):,} pictures: {kept}", flush=True)
-    return_freed_memory()
-    return dataset, labels
-
-
-def training_batches_of(cached, batch_size, augment=None, *, seed=0):
-    """Batches to train on, of a dataset of `cached`; as `training_batches` makes them of arrays.
-
-    Not all pictures may fit in the memory that shuffling takes: the next one is drawn from
-    as many as fit in 256 MB, at least ten batches.
-    """
-    room = 2**28 // math.prod(cached.element_spec[0].shape)
-    buffer = min(len(cached), max(room, 10 * batch_size))
-    return _epochs(cached, buffer, batch_size, augment, seed)
-
-
-def evaluation_batches_of(cached, batch_size):
-    """Batches to validate or test on, of a dataset of `cached`: in its order, never distorted."""
-    return cached.batch(batch_size).prefetch(READY)
-
-
-def pick(cached, indices):
-    """The pictures of these indices, in their order: a uint8 array, (count, height, ...)."""
-    picked = np.empty((len(indices), *cached.element_spec[0].shape), np.uint8)
-    indices = np.asarray(indices)
-    for i, (picture, _) in enumerate(cached.take(int(indices.max(initial=-1)) + 1)):
-        picked[indices == i] = picture
-    return picked
-
-
 def _epochs(cached, buffer, batch_size, augment, seed):
     count = -(-len(cached) // batch_size)
 
@@ -219,18 +138,6 @@ def _without_autotuner():
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
-
-
-def _free_memory():
-    """Bytes of memory that are free, as far as the system and a container's limit tell."""
-    free = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        with open("/proc/meminfo", encoding="ascii") as file:
-            line = next(line for line in file if line.startswith("MemAvailable:"))
-        free.append(int(line.split()[1]) * 1024)
-    with contextlib.suppress(OSError, ValueError):  # of a container; "max": no limit
-        free.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(free) if free else 8 * 2**30
 
 
 _tensors = {}

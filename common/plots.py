@@ -6,6 +6,7 @@ what a plot answers, the lesson says.
 """
 
 import sys
+import textwrap
 import warnings
 
 import matplotlib
@@ -91,7 +92,7 @@ def counts(path, counts, class_names, title):
     figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.28 * len(counts)))
     bars = axis.barh(range(len(counts)), counts, color=CORRECT)
     axis.bar_label(bars, [f"{count:,}" for count in counts], padding=3)
-    axis.set_yticks(range(len(counts)), map(_plain, class_names))
+    axis.set_yticks(range(len(counts)), map(_short, class_names))
     axis.invert_yaxis()
     axis.set_xlabel("Images")
     axis.spines[["top", "right"]].set_visible(False)
@@ -116,7 +117,7 @@ def rows(path, groups, title, names=("original", "augmented")):
     height = len(groups) * WIDTH / (columns + 1.2) + 0.7
     figure, axes = plt.subplots(len(groups), columns, figsize=(WIDTH, height), squeeze=False)
     for row, images, name in zip(axes, groups, names, strict=True):
-        row[0].set_ylabel(_plain(name), rotation=0, ha="right", va="center", fontsize=10)
+        row[0].set_ylabel(_short(name), rotation=0, ha="right", va="center", fontsize=10)
         for axis in row:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
@@ -215,8 +216,8 @@ def confusion_matrix(path, matrix, class_names, title):
                 text = f"{matrix[i, j]:,}"
                 axis.text(j, i, text, ha="center", va="center", fontsize=size, **style)
     slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    names = [_plain(name) for name in class_names]
-    axis.set_xticks(range(count), names, **(slant if max(map(len, class_names)) > 5 else {}))
+    names = [_short(name) for name in class_names]
+    axis.set_xticks(range(count), names, **(slant if max(map(len, names)) > 5 else {}))
     axis.set_yticks(range(count), names)
     axis.set_xlabel("Predicted class")
     axis.set_ylabel("True class")
@@ -236,7 +237,8 @@ def most_common_confusions(matrix, class_names):
         return "No test image is misclassified"
     most = errors.max()
     pairs = [
-        f"{class_names[true]} → {class_names[predicted]}, {most:,} of {matrix[true].sum():,}"
+        f"{_cut(class_names[true])} → {_cut(class_names[predicted])}, "
+        f"{most:,} of {matrix[true].sum():,}"
         for true, predicted in np.argwhere(errors == most)
     ]
     more = f"; {len(pairs) - 3} more" if len(pairs) > 3 else ""
@@ -282,7 +284,7 @@ def probabilities(path, images, labels, probabilities, class_names, which, title
         colors[predicted] = ERROR
         colors[true] = CORRECT
         bars.barh(range(len(class_names)), probabilities[i], color=colors)
-        bars.set_yticks(range(len(class_names)), map(_plain, class_names), fontsize=7)
+        bars.set_yticks(range(len(class_names)), map(_short, class_names), fontsize=7)
         bars.invert_yaxis()
         bars.set(xlim=(0, 1), xticks=[0, 1])
         bars.xaxis.set_major_formatter(PercentFormatter(1))
@@ -304,14 +306,25 @@ def _plain(text):
     return text.replace("$", r"\$")
 
 
+def _cut(name):
+    """The beginning and the end of a long name: 24 characters."""
+    return name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}"
+
+
+def _short(name):
+    return _plain(_cut(name))
+
+
 def _title(figure, title):
     """At the same distance from the top, however tall the figure is."""
-    figure.suptitle(_plain(title), fontsize=12, y=1 - 0.07 / figure.get_figheight())
+    title = textwrap.fill(_plain(title), 90)
+    figure.suptitle(title, fontsize=12, y=1 - 0.07 / figure.get_figheight())
 
 
 def _verdicts(labels, probabilities, class_names):
     """A caption and a color for each prediction; only an error names the true class."""
     captions, colors = [], []
+    class_names = [_cut(name) for name in class_names]
     lead = "predicted " if max(map(len, class_names)) <= 3 else ""  # where there is room for it
     for label, row in zip(labels, probabilities, strict=True):
         caption = f"{class_names[row.argmax()]} ({percent(row.max())})"

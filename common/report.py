@@ -97,4 +97,6 @@ def _percent(share):
 
 
 def _duration(seconds):
+    if seconds is None:
+        return "not known: the run was resumed after it"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

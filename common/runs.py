@@ -6,7 +6,6 @@ import csv
 import datetime
 import json
 import math
-import platform
 import shutil
 import signal
 import sys
@@ -14,13 +13,15 @@ import time
 import zipfile
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
-from common import options, report
+from common import backups, devices, options, report
 from common.options import BEGUN, FINISHED
+
+_PARTS = "train", "validation", "test"
+_SCORES = "loss", "accuracy", "macro_f1"
 
 
 class RunError(options.Mistake):
@@ -52,34 +53,44 @@ class Run:
             self.folder = args.resume
             if not (self.folder / BEGUN).exists():
                 raise RunError(f"{self.folder} has been finished by another process meanwhile.")
-            _check_backup(self.folder / "backup")
-            self._write_rows(self._rows())
+            for backup in self.folder.glob("backup*"):
+                backups.check(backup)
+            for path in self.folder.glob("history*.csv"):
+                _write_rows(path, _rows(path))
+            self._remove_caches()  # of the run that was cut off
         else:
             started = time.strftime("%Y%m%d-%H%M%S")
             self.folder = make_new(args.output_dir / f"{self.name}-{model}" / started)
             atexit.register(remove_if_empty, self.folder)
             write_json(self.folder / BEGUN, args.begun)
+        atexit.register(self._remove_caches)
         print(f"Run folder: {self.folder}{', resumed' if args.resume else ''}")
 
-    def best(self, metric):
+    def best(self, metric, name=None):
         """The highest value of a metric in `history.csv`: for `ModelCheckpoint`, after a resume.
 
-        Where the run is not resumed, what an earlier `fit` has left in its folder is taken away:
-        a notebook's cell that is run again trains anew.
+        Where the run is not resumed, what an earlier `fit` has left is taken away: a notebook's
+        cell that is run again trains anew.
+
+        Args:
+            metric: Such as "val_accuracy".
+            name: Of another model, such as "plain": its files are `history-plain.csv`,
+                `best-plain.keras`, `backup-plain/` and, when it is trained, `plain.keras`.
 
         Returns:
             A float; None where no best model was saved yet, or the file was cut off.
         """
+        history, best, backup = self._files(name)
         if not self.args.resume:
-            for name in ("history.csv", "best.keras"):
-                (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / "backup", ignore_errors=True)
-        if not zipfile.is_zipfile(self.folder / "best.keras"):
+            for path in (history, best, self.folder / f"{name}.keras"):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(backup, ignore_errors=True)
+        if not zipfile.is_zipfile(best):
             return None
-        return max((float(row[metric]) for row in self._rows()), default=None)
+        return max((float(row[metric]) for row in _rows(history)), default=None)
 
-    def history(self):
-        """The figures of all epochs, those before a resume included.
+    def history(self, name=None):
+        """The figures of all epochs, those before a resume included; `name` as for `best`.
 
         A run that was killed between an epoch's row and its backup trains that epoch again: the
         last row of each epoch counts, and `history.csv` is written anew without the others.
@@ -92,8 +103,9 @@ class Run:
             RunError: The loss was not a number. The run is left without a model, and is not
                 resumed: it would most likely end there again.
         """
-        rows = self._rows()
-        self._write_rows(rows)
+        path, _, _ = self._files(name)
+        rows = _rows(path)
+        _write_rows(path, rows)
         for row in rows:
             if not all(math.isfinite(float(value)) for value in row.values()):
                 self._forget()
@@ -102,6 +114,13 @@ class Run:
                     "smaller --learning-rate. No model was saved."
                 )
         return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+
+    def cache_file(self, part):
+        """The name of a file for `tf.data`'s cache, or "", which keeps it in memory."""
+        if self.args.cache == "memory":
+            return ""
+        self._remove_caches(part)  # of a notebook's cell that is run again
+        return str(self.folder / f"cache-{part}")
 
     def finish(
         self,
@@ -115,6 +134,8 @@ class Run:
         labels,
         scores,
         probabilities,
+        files=None,
+        baseline=None,
     ):
         """Write `mistakes.csv`, `results.json` and `report.html`, the last files of a run.
 
@@ -128,9 +149,12 @@ class Run:
             fit_seconds: How long `fit` took; after a resume, the last time.
             labels: A dict of `train`, `validation` and `test`: their true classes, integers,
                 shape (count,) each.
-            scores: The same with a dict of `loss` (mean cross-entropy in nats) and `accuracy`
-                (0 to 1) each, as `Model.evaluate` returns it.
+            scores: The same with a dict of `loss` (mean cross-entropy in nats), `accuracy` and,
+                where it was computed, `macro_f1` (0 to 1) each. Of further parts, such as a
+                published test set, too.
             probabilities: Those predicted for the test set, floats, shape (count, classes).
+            files: The test images' files, for `mistakes.csv`; None: it has their indices.
+            baseline: Of a first model the same model, history, fit_seconds and scores.
         """
         y_test = labels["test"]
         predicted = probabilities.argmax(axis=1)
@@ -138,10 +162,9 @@ class Run:
             y_test, predicted, labels=range(len(class_names)), zero_division=0
         )
         there = support > 0  # a mean over the classes that occur
-        scores = {
-            part: {key: round(float(scores[part][key]), 6) for key in ("loss", "accuracy")}
-            for part in ("train", "validation", "test")
-        }
+        scores = _rounded(scores)
+        further = {part: scores.pop(part) for part in list(scores) if part not in _PARTS}
+        scores["test"].pop("macro_f1", None)  # it stands below
         scores["test"] |= {
             "macro_precision": float(precision[there].mean()),
             "macro_recall": float(recall[there].mean()),
@@ -153,20 +176,17 @@ class Run:
             "model": self.model,
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "options": self.args.begun["options"],
-            "versions": versions(),
+            "versions": devices.versions(),
             "device": {
                 key: getattr(self.device, key) for key in ("kind", "name", "count", "precision")
             },
             "data": {
                 "source": source.kind,
                 "path": str(source.path),
-                **{part: len(labels[part]) for part in scores},
+                **{part: len(labels[part]) for part in _PARTS},
                 "classes": list(class_names),
             },
-            "parameters": model.count_params(),
-            "epochs": len(history["loss"]),
-            "best_epoch": int(np.argmax(history["val_accuracy"])) + 1,
-            "fit_seconds": round(fit_seconds, 1),
+            **_trained(model, history, fit_seconds),
             **scores,
             "per_class": {
                 name: {
@@ -177,11 +197,13 @@ class Run:
                 }
                 for name, (p, r, f, count) in zip(class_names, per_class, strict=True)
             },
+            **({"further_tests": further} if further else {}),
+            **({"baseline": _of_baseline(*baseline)} if baseline else {}),
             "script": self.args.begun["script"],
             "preparation": preparation,
             "resumed": bool(self.args.resume),
         }
-        self._write_mistakes(class_names, y_test, probabilities)
+        self._write_mistakes(class_names, y_test, probabilities, files)
         write_json(self.folder / FINISHED, record)
         report.write(
             self.folder / "report.html",
@@ -193,41 +215,37 @@ class Run:
         self._forget()
         print(f"Run folder: {self.folder}")
 
-    def _write_mistakes(self, class_names, y_test, probabilities):
+    def _write_mistakes(self, class_names, y_test, probabilities, files):
         """The misclassified test images, the most confident errors first."""
         predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         errors = np.flatnonzero(predicted != y_test)
         errors = errors[np.argsort(-confidence[errors], kind="stable")]
-        with open(self.folder / "mistakes.csv", "w", newline="", encoding="utf-8") as file:
+        path, which = self.folder / "mistakes.csv", "index" if files is None else "file"
+        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["index", "true", "predicted", "probability"])
+            writer.writerow([which, "true", "predicted", "probability"])
             for i in errors:
                 names = class_names[y_test[i]], class_names[predicted[i]]
-                writer.writerow([i, *names, f"{confidence[i]:.4f}"])
+                writer.writerow([i if files is None else files[i], *names, f"{confidence[i]:.4f}"])
 
-    def _rows(self):
-        """The last row of each epoch in `history.csv`: dicts of texts; what was cut off is not."""
-        try:
-            with open(self.folder / "history.csv", newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        except FileNotFoundError:
-            return []
-        return list({row["epoch"]: row for row in rows}.values())
+    def _files(self, name):
+        behind = f"-{name}" if name else ""
+        names = f"history{behind}.csv", f"best{behind}.keras", f"backup{behind}"
+        return [self.folder / name for name in names]
 
-    def _write_rows(self, rows):
-        if rows:
-            partial = self.folder / "history.csv.part"
-            with open(partial, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
-            partial.replace(self.folder / "history.csv")
+    def _remove_caches(self, part=""):
+        for path in self.folder.glob(f"cache-{part}*"):
+            with contextlib.suppress(OSError):  # Windows: it is open
+                path.unlink()
 
     def _forget(self):
         """Take away what only `--resume` needs."""
-        for name in (BEGUN, "best.keras"):  # in this order: without BEGUN, it is not resumed
-            (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "backup", ignore_errors=True)
+        (self.folder / BEGUN).unlink(missing_ok=True)  # first: without it, it is not resumed
+        for path in self.folder.glob("*.keras"):
+            if path.name != "model.keras":
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob("backup*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class StopAtCtrlC(keras.callbacks.Callback):
@@ -254,16 +272,44 @@ class StopAtCtrlC(keras.callbacks.Callback):
         )
 
 
-def versions():
-    """The versions of Python and of the packages that figures depend on."""
-    import tensorflow as tf
+def _rows(path):
+    """The last row of each epoch that `CSVLogger` wrote: dicts of texts, none of them cut off."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    except FileNotFoundError:
+        return []
+    return list({row["epoch"]: row for row in rows}.values())
 
+
+def _write_rows(path, rows):
+    if rows:
+        partial = path.with_name(f"{path.name}.part")
+        with open(partial, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(path)
+
+
+def _rounded(scores):
     return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
+        part: {key: round(float(own[key]), 6) for key in _SCORES if key in own}
+        for part, own in scores.items()
     }
+
+
+def _trained(model, history, fit_seconds):
+    return {
+        "parameters": model.count_params(),
+        "epochs": len(history["loss"]),
+        "best_epoch": int(np.argmax(history["val_accuracy"])) + 1,
+        "fit_seconds": None if fit_seconds is None else round(fit_seconds, 1),
+    }
+
+
+def _of_baseline(model, history, fit_seconds, scores):
+    return _trained(model, history, fit_seconds) | _rounded({part: scores[part] for part in _PARTS})
 
 
 def unused(path):
@@ -297,37 +343,3 @@ def remove_if_empty(folder):
         if [path.name for path in folder.iterdir()] == [BEGUN]:
             (folder / BEGUN).unlink()
         folder.rmdir()
-
-
-def _check_backup(folder):
-    """Make sure that Keras's `BackupAndRestore` can read its backup, or else the one before.
-
-    Raises:
-        RunError: Neither can be read.
-    """
-    names = "latest.weights.h5", "training_metadata.json"
-    latest = [folder / name for name in names]
-    before = [folder / f"{name}.bkp" for name in names]
-    if _is_whole(*latest):
-        return
-    if not before[0].exists():  # killed in the first epoch: nothing is lost by beginning again
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    if not _is_whole(*before):
-        raise RunError(f"{folder} is damaged. Begin a new run, without --resume.")
-    for source, target in zip(before, latest, strict=True):
-        shutil.copy(source, target)
-
-
-def _read_through(_, item):
-    if isinstance(item, h5py.Dataset):
-        np.asarray(item)
-
-
-def _is_whole(weights, metadata):
-    try:
-        with h5py.File(weights) as file:
-            file.visititems(_read_through)
-        return json.loads(metadata.read_text(encoding="utf-8"))["epoch"] >= 0
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
-        return False

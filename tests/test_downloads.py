@@ -1,14 +1,18 @@
 """Downloads, from a server of the test's own: dead, stalled, slow, cut off, wrong, then good."""
 
+import errno
 import hashlib
 import http.server
 import re
 import socket
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from test_datasets import archive, write_batches, write_idx_set
 
 from common import datasets, downloads
@@ -256,3 +260,46 @@ def test_every_published_set_has_mirrors_and_checksums():
         for file in published_set.files:
             assert re.fullmatch("[0-9a-f]{64}", file.sha256)
     assert len(datasets.CIFAR10.mirrors) >= 3
+
+
+# Kaggle
+
+
+class Kaggle:
+    """Stands in for kagglehub: writes two images, or fails as it does."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def dataset_download(self, handle, *, output_dir, force_download):
+        assert handle == "who/what"
+        assert force_download  # what a run before has left half done is no obstacle
+        for name in ["one.jpg", "two.jpg"]:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            (Path(output_dir) / name).write_bytes(b"image")
+            if self.error:
+                raise self.error
+        return output_dir
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_kaggles_images_are_there_whole_or_not_at_all(tmp_path, monkeypatch, before):
+    folder = tmp_path / "data" / "cups"
+    if before:  # empty
+        folder.mkdir(parents=True)
+    answers = [
+        (Kaggle(requests.ConnectionError("far")), "Kaggle did not give them (ConnectionError)"),
+        (Kaggle(ValueError("none such\nat all")), "Kaggle did not give them (ValueError)"),
+        (None, "kagglehub is not installed (pip install kagglehub)"),
+    ]
+    for kaggle, answer in answers:
+        monkeypatch.setitem(sys.modules, "kagglehub", kaggle)
+        assert downloads.from_kaggle("who/what", "1 GB", folder) == answer
+    monkeypatch.setitem(sys.modules, "kagglehub", Kaggle(OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        downloads.from_kaggle("who/what", "1 GB", folder)
+    assert list(folder.glob("*")) == []
+    monkeypatch.setitem(sys.modules, "kagglehub", Kaggle())
+    assert downloads.from_kaggle("who/what", "1 GB", folder) is None
+    assert sorted(path.name for path in folder.iterdir()) == ["one.jpg", "two.jpg"]
+    assert [path.name for path in folder.parent.iterdir()] == ["cups"]

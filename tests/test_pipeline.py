@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from common import pipeline
 
@@ -75,70 +74,3 @@ def test_no_epoch_waits_for_the_autotuner(pictures):
         pipeline.evaluation_batches(*pictures, 10),
     ]:
         assert dataset.options().autotune.enabled is False
-
-
-# Of files
-
-
-@pytest.fixture(params=["memory", "disk"])
-def files(request, pictures, tmp_path):
-    """A dataset as Keras's utility makes them, counting what it reads; cached; the labels."""
-    read = []
-
-    def decode(index):
-        return tf.py_function(lambda i: _noted(read, pictures[0], i), [index], tf.float32)
-
-    dataset = tf.data.Dataset.range(COUNT).map(lambda i: (decode(i), i))
-    dataset = dataset.map(lambda picture, i: (tf.ensure_shape(picture, (28, 28, 1)), i))
-    cached, labels = pipeline.cached(dataset, request.param, tmp_path)
-    assert sorted(labels) == list(range(COUNT))
-    return cached, labels, read, tmp_path, request.param
-
-
-def _noted(read, x, index):
-    read.append(int(index))
-    return x[int(index)].astype(np.float32) + 0.2
-
-
-def test_files_are_decoded_once_and_kept_as_bytes(files, pictures, capsys):
-    cached, labels, read, folder, where = files
-    training = pipeline.training_batches_of(cached, 10, shift(), seed=1)
-    evaluation = pipeline.evaluation_batches_of(cached, 10)
-    for _ in range(2):
-        assert sorted(collect(training)[1]) == list(range(COUNT))
-        x, y = collect(evaluation)
-        assert x.dtype == np.uint8
-        np.testing.assert_array_equal(x, pictures[0][labels])
-        np.testing.assert_array_equal(y, labels)
-    assert sorted(read) == list(range(COUNT))  # each of them once
-    assert any(folder.rglob("pictures*")) == (where == "disk")
-    assert len(training) == len(evaluation) == 7
-
-
-def test_pictures_can_be_picked(files, pictures):
-    cached, labels, *_ = files
-    picked = pipeline.pick(cached, [5, 0, 5])
-    np.testing.assert_array_equal(picked, pictures[0][labels[[5, 0, 5]]])
-    assert pipeline.pick(cached, []).shape == (0, 28, 28, 1)  # no mistakes, say
-
-
-def test_files_come_in_another_order_at_each_epoch(files):
-    training = pipeline.training_batches_of(files[0], 10, seed=1)
-    assert collect(training)[1].tolist() != collect(training)[1].tolist()
-    assert training.options().autotune.enabled is False
-
-
-def test_a_file_that_went_is_one_line(tmp_path):
-    dataset = tf.data.Dataset.from_tensors(str(tmp_path / "gone.png"))
-    dataset = dataset.map(lambda path: (tf.io.decode_png(tf.io.read_file(path), 3), 0))
-    dataset = dataset.map(lambda x, y: (tf.ensure_shape(x, (8, 8, 3)), y))
-    with pytest.raises(pipeline.PipelineError, match=r"could not be read and cached: .*gone\.png"):
-        pipeline.cached(dataset, "memory", tmp_path)
-
-
-def test_where_memory_is_short_the_cache_is_on_disk(pictures, tmp_path, monkeypatch, capsys):
-    dataset = tf.data.Dataset.from_tensor_slices(pictures)
-    for free, where in [(5 * pictures[0].nbytes, "in memory"), (3 * pictures[0].nbytes, "on disk")]:
-        monkeypatch.setattr(pipeline, "_free_memory", lambda free=free: free)
-        pipeline.cached(dataset, "auto", tmp_path)
-        assert f"pictures: 0 MB, {where}\n" in capsys.readouterr().out

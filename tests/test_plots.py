@@ -157,3 +157,14 @@ def test_a_title_stands_clear_of_the_captions_of_a_tall_picture(tmp_path):
     ink = np.flatnonzero((picture < 0.9).any(axis=(1, 2)))
     title = ink[: np.argmax(np.diff(ink) > 1) + 1]
     assert len(title) < 35  # 12 points at 150 dots an inch, and no caption with them
+
+
+def test_long_names_are_cut(tmp_path):
+    names = ["begin" + 40 * "very " + "end a", "begin" + 40 * "very " + "end b"]
+    matrix = np.array([[5, 2], [2, 5]])
+    title = plots.most_common_confusions(matrix, names)
+    assert title.startswith("Most common confusions: beginvery very …ry end a → beginvery very …")
+    plots.confusion_matrix(tmp_path / "p.png", matrix, names, title)
+    plots.rows(tmp_path / "q.png", [COLOR[:3], COLOR[3:6]], "Title", names)
+    for name in "pq":
+        assert ink(tmp_path / f"{name}.png") > 0.01

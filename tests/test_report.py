@@ -41,7 +41,7 @@ def test_the_page_has_the_question_the_figures_and_the_command(page):
     assert f"<strong>{test['accuracy']:.2%}</strong>" in text
     assert f"<strong>{test['macro_f1']:.3f}</strong>" in text
     assert f"{page[1]['baseline']['test']['accuracy']:.2%}" in text
-    assert f"{page[1]['further_tests']['without twins']['accuracy']:.2%}" in text
+    assert f"{page[1]['further_tests']['published test']['accuracy']:.2%}" in text
     assert "<script" not in text
     assert "&lt;script&gt;alert(&#39;Größe&#39;)" in text
 

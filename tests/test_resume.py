@@ -155,6 +155,56 @@ def test_a_killed_lesson_ends_with_every_file(offline, lesson, tmp_path, line, s
     assert results["resumed"] == (not ended)
 
 
+# Of a lesson that trains two models: the line, how often it was printed before, and the seconds.
+MOMENTS_OF_TWO = [
+    ("Epoch 2/", 1, 0.3),  # in the regularized model's second epoch
+    ("Epoch 2/", 0, 0.0),  # in the plain model's
+    ("Epoch 1/", 0, 0.5),
+    ("Epoch 3/", 0, 0.3),
+    ("Epoch 1/", 1, 0.0),
+    ("Epoch 3/", 1, 0.5),
+]
+MOMENTS_OF_TWO = MOMENTS_OF_TWO if os.environ.get("ALL_MOMENTS") else MOMENTS_OF_TWO[:2]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL to send on Windows")
+@pytest.mark.parametrize(("line", "before", "seconds"), MOMENTS_OF_TWO)
+def test_a_killed_lesson_of_two_models_ends_with_every_file(
+    offline, lesson, tmp_path, line, before, seconds
+):
+    small = ["--sample", "--epochs", "3", "--image-size", "32", "--cache", "disk"]
+    process = subprocess.Popen(
+        [sys.executable, "train_simpsons.py", *small, "--output-dir", str(tmp_path)],
+        cwd=REPO,
+        env=offline,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    for printed in process.stdout:
+        if printed.startswith(line):
+            before -= 1
+            if before < 0:
+                break
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    folder = run_folder(tmp_path)
+    trained = (folder / "plain.keras").exists()
+    done = lesson("train_simpsons.py", "--resume", "--output-dir", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = "classes examples augmented curves confusion_matrix predictions mistakes"
+    files = {f"{name}.png" for name in names.split()} | {"history.csv", "history-plain.csv"}
+    files |= {"mistakes.csv", "report.txt", "report.html", "model.keras", "results.json"}
+    assert {path.name for path in folder.iterdir()} == files
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert (results["epochs"], results["baseline"]["epochs"]) == (3, 3)
+    assert (results["baseline"]["fit_seconds"] is None) == trained  # it was not trained again
+    for name in ["history.csv", "history-plain.csv"]:
+        with open(folder / name, newline="") as file:
+            assert [row["epoch"] for row in csv.DictReader(file)] == list("012")
+
+
 def test_deterministic_runs_are_equal(lesson, tmp_path):
     command = ["train_mnist.py", "--sample", "--epochs", "2", "--deterministic", "--output-dir"]
     for name in "ab":

@@ -174,7 +174,7 @@ def test_a_damaged_backup_is_one_line(train, tmp_path):
     folder = killed(train, tmp_path, 3)
     for path in (folder / "backup").glob("latest*"):
         path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(runs.RunError, match=r"backup is damaged. Begin a new run, without --resu"):
+    with pytest.raises(options.Mistake, match=r"backup is damaged. Begin a new run, without --re"):
         train(resume=folder)
 
 

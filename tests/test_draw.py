@@ -1,27 +1,30 @@
 """The drawings: in the formats they stand in for, varied, the same for the same seed."""
 
 import pickle
+import runpy
+from types import SimpleNamespace
 
 import numpy as np
+from conftest import REPO
 from PIL import Image
 
-from common import samples
+draw = SimpleNamespace(**runpy.run_path(str(REPO / "data" / "sample" / "draw.py")))
 
 
 def test_drawings_are_balanced_varied_and_the_same_again():
-    first, again, other = (samples.cifar10(train=6, test=2, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (draw.cifar10(train=6, test=2, seed=seed) for seed in (0, 0, 1))
     for name, shape in [("x_train", (60, 32, 32, 3)), ("x_test", (20, 32, 32, 3))]:
         assert first[name].shape == shape
         assert first[name].dtype == np.uint8
         np.testing.assert_array_equal(first[name], again[name])
         assert (first[name] != other[name]).any()
-        assert len({picture.tobytes() for picture in first[name]}) == len(first[name])
+        assert len({image.tobytes() for image in first[name]}) == len(first[name])
     assert np.bincount(first["y_train"]).tolist() == [6] * 10
 
 
 def test_the_files_are_those_of_cifar10(tmp_path):
     folder = tmp_path / "sample" / "cifar-10-batches-py"
-    samples.write_cifar10(folder)
+    draw.write_cifar10(folder)
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing half made
@@ -39,18 +42,18 @@ def test_the_files_are_those_of_cifar10(tmp_path):
 
 
 def test_no_single_pixel_tells_the_class():
-    drawn = samples.cifar10()
+    drawn = draw.cifar10()
     x = drawn["x_train"].reshape(5000, -1).astype(np.float32)
     means = np.stack([x[drawn["y_train"] == i].mean(axis=0) for i in range(10)])
     test = drawn["x_test"].reshape(1000, -1).astype(np.float32)
     nearest = ((test[:, None] - means) ** 2).sum(axis=-1).argmin(axis=1)
-    # 10% is guessing; the class whose mean picture is nearest was right for 12%.
+    # 10% is guessing; the class whose mean image is nearest was correct for 12%.
     assert (nearest == drawn["y_test"]).mean() < 0.2
 
 
 def test_cartoons_have_kaggles_layout_mixed_sizes_and_unequal_classes(tmp_path):
-    folder = tmp_path / "sample" / "simpsons"
-    samples.write_cartoons(folder, most=20)
+    folder = tmp_path / "sample" / "cartoons"
+    draw.write_cartoons(folder, most=20)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]  # nothing half made
     persons = sorted((folder / "simpsons_dataset").iterdir())
     counts = [len(list(person.glob("pic_????.jpg"))) for person in persons]
@@ -61,6 +64,6 @@ def test_cartoons_have_kaggles_layout_mixed_sizes_and_unequal_classes(tmp_path):
     assert len(sizes) > 50
     assert Image.open(persons[0] / "pic_0000.jpg").format == "JPEG"
 
-    samples.write_cartoons(tmp_path / "again", most=20)
+    draw.write_cartoons(tmp_path / "again", most=20)
     for path in folder.rglob("*.jpg"):
         assert path.read_bytes() == (tmp_path / "again" / path.relative_to(folder)).read_bytes()

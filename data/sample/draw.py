@@ -1,7 +1,7 @@
 """Draws the stand-ins for data that may not be shipped. NumPy and Pillow, no TensorFlow.
 
 A drawn thing is a list of shapes, each a role, which chooses its color, and a polygon: points of
-(x, y) within -1 to 1, y downward. Every picture gets its own colors, place, size, turn and
+(x, y) within -1 to 1, y downward. Every image gets its own colors, place, size, turn and
 background, so that no pixel tells the class: its form has to be seen.
 """
 
@@ -189,11 +189,11 @@ def cifar10(train=500, test=100, seed=0):
     """Draw ten simple things that stand for CIFAR-10's classes.
 
     Args:
-        train, test: Pictures of each class.
+        train, test: Images of each class.
         seed: Of everything that varies.
 
     Returns:
-        A dict of `x_train`, `y_train`, `x_test` and `y_test`: pictures are uint8 arrays of
+        A dict of `x_train`, `y_train`, `x_test` and `y_test`: images are uint8 arrays of
         shape (count, 32, 32, 3), labels uint8 of shape (count,), in random order.
     """
     generator = np.random.default_rng(seed)
@@ -249,7 +249,7 @@ def write_cifar10(folder):
 def write_cartoons(folder, most=260, seed=0):
     """Draw five persons of a cartoon of our own, in the layout of Kaggle's Simpsons.
 
-    JPEG files of mixed sizes in `simpsons_dataset/<person>/pic_0000.jpg`, from `most` pictures
+    JPEG files of mixed sizes in `simpsons_dataset/<person>/pic_0000.jpg`, from `most` images
     of the first person to a fifth as many of the last; about a third are a second frame of the
     scene before. 20 more of each lie in `kaggle_simpson_testset/<person>_0.jpg`. The folder is
     made whole under another name and then renamed.
@@ -259,17 +259,17 @@ def write_cartoons(folder, most=260, seed=0):
     """
     generator = np.random.default_rng(seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = tempfile.mkdtemp(prefix=".simpsons-", dir=folder.parent)
+    made = tempfile.mkdtemp(prefix=".cartoons-", dir=folder.parent)
     try:
         test = os.path.join(made, "kaggle_simpson_testset")
         os.mkdir(test)
         for i, (name, shapes) in enumerate(_PERSONS.items()):
             own = os.path.join(made, "simpsons_dataset", name)
             os.makedirs(own)
-            for j, picture in enumerate(_frames(shapes, round(most / (1 + i)), generator)):
-                picture.save(os.path.join(own, f"pic_{j:04}.jpg"), quality=85)
-            for j, picture in enumerate(_frames(shapes, 20, generator)):
-                picture.save(os.path.join(test, f"{name}_{j}.jpg"), quality=85)
+            for j, image in enumerate(_frames(shapes, round(most / (1 + i)), generator)):
+                image.save(os.path.join(own, f"pic_{j:04}.jpg"), quality=85)
+            for j, image in enumerate(_frames(shapes, 20, generator)):
+                image.save(os.path.join(test, f"{name}_{j}.jpg"), quality=85)
         os.chmod(made, 0o755)
         if not folder.exists():  # or another lesson was as quick
             os.rename(made, folder)
@@ -278,7 +278,7 @@ def write_cartoons(folder, most=260, seed=0):
 
 
 def _frames(shapes, count, generator):
-    """Yield `count` pictures of mixed sizes; now and then two of the same scene."""
+    """Yield `count` images of mixed sizes; now and then two of the same scene."""
     while count > 0:
         width, height = generator.integers(96, 200, 2)
         side = int(max(width, height)) + 8
@@ -307,8 +307,8 @@ def _draw(things, generator, size=32):
     place = generator.uniform(-0.12, 0.12, (count, 2)) * twice + twice / 2
     x = np.empty((count, size, size, 3), np.uint8)
     for i, shapes in enumerate(things):
-        picture = Image.fromarray(backgrounds[i]).resize((twice, twice), Image.Resampling.BICUBIC)
-        draw = ImageDraw.Draw(picture)
+        image = Image.fromarray(backgrounds[i]).resize((twice, twice), Image.Resampling.BICUBIC)
+        draw = ImageDraw.Draw(image)
         for j, points in enumerate(clutter[i]):
             flat = (points * 0.35 + points[0] + 1) * size
             draw.polygon(flat.ravel().tolist(), fill=tuple(colors[i, 4 + j]))
@@ -317,20 +317,20 @@ def _draw(things, generator, size=32):
         for role, points in shapes:
             flat = np.asarray(points) @ matrix + place[i]
             draw.polygon(flat.ravel().tolist(), fill=tuple(colors[i, role]))
-        x[i] = np.asarray(picture.reduce(2))
+        x[i] = np.asarray(image.reduce(2))
     noise = generator.standard_normal(x.shape, np.float32)
     noise *= generator.uniform(2, 14, (count, 1, 1, 1)).astype(np.float32)
     return np.clip(noise + x, 0, 255).astype(np.uint8)
 
 
 def _backgrounds(count, generator):
-    """Coarse random pictures, to be stretched into soft patches of color."""
+    """Coarse random images, to be stretched into soft patches of color."""
     hue = generator.uniform(0, 255, (count, 1, 1, 3))
     return np.clip(hue + generator.normal(0, 45, (count, 4, 4, 3)), 0, 255).astype(np.uint8)
 
 
 def _colors(count, generator):
-    """Colors of each picture's body, second part, dark and light parts and three patches."""
+    """Colors of each image's body, second part, dark and light parts and three patches."""
     colors = generator.uniform(20, 235, (count, 7, 3))
     colors[:, SECOND] = 0.5 * colors[:, BODY] + 0.5 * colors[:, SECOND]
     colors[:, DARK] *= 0.35
