@@ -538,8 +538,8 @@ run.finish(
 # %% [markdown]
 # ## Try it yourself
 #
-# Predict the outcome, change one line, run the script with `--image-size 64` (a quarter of the
-# time), and compare with an unchanged run of that size.
+# Predict the outcome, change one line, run the script with `--image-size 64`, which is faster, and
+# compare with an unchanged run of that size.
 #
 # 1. Split at random: add the line `groups = np.arange(len(groups))` above the one that begins with
 #    `n_splits`, so that each image is a group of its own. How does the test accuracy of each model

@@ -53,6 +53,8 @@ def start(args, *, convolutional):
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices("GPU")
+    if not users_level:  # it warns of retracing wherever batches differ in size
+        tf.get_logger().setLevel("ERROR")
     if not gpus and has_nvidia_card():
         print(written[0], end="", file=sys.stderr)
         print(advice(sys.platform), file=sys.stderr)
