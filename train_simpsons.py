@@ -12,7 +12,7 @@ regularize it?
 
 Expect a macro F1 of 0.740 (0.725 to 0.751) of the plain model, and of 0.968 (0.967 to 0.971) of the
 regularized one, after 11 to 12 minutes of training on two CPU cores (AMD EPYC, Zen 5, in bfloat16):
-five characters, seeds 0, 1, 2.
+five of the characters, 4,300 images, seeds 0, 1, 2. Drawings take two minutes.
 """
 
 # %% [markdown]
@@ -107,7 +107,7 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
 random_training, random_test = train_test_split(groups, test_size=1 / 7, random_state=args.seed)
 leaked = np.isin(random_test, random_training).mean()
-print(f"A random split: {leaked:.1%} of the test images have a near-duplicate in training")
+print(f"A random split: {leaked:.1%} of its test images have a near-duplicate in training")
 
 n_splits = folders.fold_count(images, groups, most=7)  # fewer where a class has few groups
 folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=args.seed)
@@ -374,8 +374,8 @@ optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.1)
 model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
 
 # %% [markdown]
-# The callbacks are those of the plain model, but for early stopping: the learning rate is to decay
-# to its end.
+# The callbacks are those of the plain model without `EarlyStopping`, so that the learning rate
+# decays to zero.
 
 # %%
 callbacks = [
