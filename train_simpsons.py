@@ -270,8 +270,8 @@ class_weight = dict(enumerate(counts.mean() / counts))
 # - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
 #   `--resume` continues with the epoch in which it was cut off.
 #
-# When the training has ended, the best model gets its final name, `plain.keras`. Where that is
-# there, a `--resume` does not train it again. `--skip-baseline` leaves out the plain model.
+# When the training has ended, the best model is renamed to `trained-plain.keras`. Where that
+# is there, a `--resume` does not train it again. `--skip-baseline` leaves out the plain model.
 
 # %%
 plain_callbacks = [
@@ -279,7 +279,7 @@ plain_callbacks = [
         run.folder / "best-plain.keras",
         monitor="val_accuracy",
         save_best_only=True,
-        initial_value_threshold=run.best("val_accuracy", "plain"),  # after --resume
+        initial_value_threshold=run.best("val_accuracy", "-plain"),  # after --resume
     ),
     keras.callbacks.CSVLogger(run.folder / "history-plain.csv", append=True),
     keras.callbacks.EarlyStopping(monitor="val_loss", patience=5),
@@ -307,10 +307,10 @@ def fit(model, data, callbacks):
 
 
 plain_seconds = None
-if not args.skip_baseline and not (run.folder / "plain.keras").exists():
+if not args.skip_baseline and not run.is_trained("-plain"):
     plain_seconds = fit(plain, plain_data, plain_callbacks)
-    (run.folder / "best-plain.keras").replace(run.folder / "plain.keras")
-histories = {} if args.skip_baseline else {"plain": run.history("plain")}  # of all its epochs
+    (run.folder / "best-plain.keras").replace(run.folder / "trained-plain.keras")
+histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of all its epochs
 
 # %% [markdown]
 # ## Regularize the model
@@ -458,7 +458,7 @@ def evaluate(name, path):
 
 baseline = None
 if not args.skip_baseline:
-    plain_classifier, plain_scores, _ = evaluate("plain", run.folder / "plain.keras")
+    plain_classifier, plain_scores, _ = evaluate("plain", run.folder / "trained-plain.keras")
     baseline = (plain_classifier, histories["plain"], plain_seconds, plain_scores)
 classifier, scores, probabilities = evaluate("regularized", run.folder / "best.keras")
 

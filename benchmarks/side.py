@@ -94,8 +94,6 @@ def lesson(args, arguments):
         def find_test():
             if "evaluation_data" in names:
                 return {"x": names["evaluation_data"]["test"]}
-            if "test" in names:
-                return {"x": names["test"]}
             return {"x": names["x_test"], "y": names["y_test"], "batch_size": 500}
 
         original.append(keras.Model.fit)
@@ -132,8 +130,7 @@ def lesson(args, arguments):
     measured["test_accuracy"] = results["test"]["accuracy"]
     measured["peak_megabytes"] = peak_megabytes()  # of the whole lesson
     measured["precision"] = results["device"]["precision"]
-    training = names["training_data"] if "training_data" in names else names["training"]
-    measured |= waiting(names["model"], training)
+    measured |= waiting(names["model"], names["training_data"])
     return measured
 
 

@@ -1,10 +1,10 @@
 """Keras's backups of a training that was cut off: is there one that can be read?"""
 
+import csv
 import json
 import shutil
 
 import h5py
-import numpy as np
 
 from common.options import Mistake
 
@@ -29,15 +29,28 @@ def check(folder):
         shutil.copy(source, target)
 
 
-def _read_through(_, item):
-    if isinstance(item, h5py.Dataset):
-        np.asarray(item)
-
-
 def _is_whole(weights, metadata):
     try:
-        with h5py.File(weights) as file:
-            file.visititems(_read_through)
-        return json.loads(metadata.read_text(encoding="utf-8"))["epoch"] >= 0
+        with h5py.File(weights):  # one that was cut off cannot be opened
+            return json.loads(metadata.read_text(encoding="utf-8"))["epoch"] >= 0
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return False
+
+
+def rows(path):
+    """The last row of each epoch that `CSVLogger` wrote: dicts of texts, none of them cut off."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+    except FileNotFoundError:
+        return []
+    return list({row["epoch"]: row for row in rows}.values())
+
+
+def write_rows(path, rows):
+    """Write rows as `CSVLogger` does; the file is there whole or as it was."""
+    if rows:
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+        partial = path.with_name(f"{path.name}.part")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        partial.replace(path)

@@ -1,18 +1,14 @@
 """Starts TensorFlow and Keras, names the device, and chooses the precision."""
 
 import contextlib
-import faulthandler
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-deterministic = False  # whether the lesson was started with `--deterministic`
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,6 @@ def start(args, *, convolutional):
     Returns:
         A `Device`.
     """
-    global deterministic
     users_level = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # then all is shown that it admits
     # With op determinism, `map` makes its calls one after another, and reports that as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if args.deterministic else "2")
@@ -56,33 +51,30 @@ def start(args, *, convolutional):
     if not users_level:  # it warns of retracing wherever batches differ in size
         tf.get_logger().setLevel("ERROR")
     if not gpus and has_nvidia_card():
-        print(written[0], end="", file=sys.stderr)
-        print(advice(sys.platform), file=sys.stderr)
+        print(f"{written[0]}{advice(sys.platform)}", file=sys.stderr)
     for gpu in gpus:
         with contextlib.suppress(RuntimeError):  # already in use: a notebook's second run
             tf.config.experimental.set_memory_growth(gpu, True)
-    deterministic = args.deterministic
-    if deterministic:
+    if args.deterministic:
         tf.config.experimental.enable_op_determinism()
     details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
     capability = min((d.get("compute_capability", (0, 0)) for d in details), default=None)
-    precision = choose_precision(args.precision, capability, cpu_flags(), convolutional)
+    precision = choose_precision(
+        args.precision, capability, set(_cpuinfo("flags").split()), convolutional
+    )
     keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(precision)
-    device = Device(
-        kind="gpu" if gpus else "cpu",
-        name=details[0].get("device_name", gpus[0].name) if gpus else cpu_name(),
-        count=1 if gpus else cores(),
-        precision=precision,
-        cores=cores(),
-    )
-    unit = f"core{'s'[: device.count > 1]}" if not gpus else "GPU"
-    unit += f" of {len(gpus)}" if len(gpus) > 1 else ""
+    if gpus:
+        name = details[0].get("device_name", gpus[0].name)
+        device = Device("gpu", name, 1, precision, cores())
+        unit = f"GPU of {len(gpus)}" if len(gpus) > 1 else "GPU"
+    else:
+        device = Device("cpu", cpu_name(), cores(), precision, cores())
+        unit = "cores" if cores() > 1 else "core"
     print(
-        f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}; "
-        f"TensorFlow {tf.__version__}, Keras {keras.__version__}, "
-        f"backend {keras.backend.backend()}"
+        f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}; TensorFlow "
+        f"{tf.__version__}, Keras {keras.__version__}, backend {keras.backend.backend()}"
     )
     if gpus:
         built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities", [])
@@ -130,12 +122,9 @@ def versions():
     import numpy as np
     import tensorflow as tf
 
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
+    found = {"tensorflow": tf, "keras": keras, "numpy": np}
+    own = {name: package.__version__ for name, package in found.items()}
+    return {"python": platform.python_version()} | own
 
 
 def has_nvidia_card():
@@ -147,15 +136,11 @@ def has_nvidia_card():
 
 def advice(system):
     """What to do where TensorFlow cannot use the card, on `sys.platform` = `system`."""
+    why = "cannot use it"
     if system == "win32":
-        return (
-            "There is an NVIDIA card, but TensorFlow has no GPU support on Windows itself: run "
-            "the lesson in WSL2, after pip install 'tensorflow[and-cuda]' there."
-        )
-    return (
-        "There is an NVIDIA card, but TensorFlow cannot use it: pip install "
-        "'tensorflow[and-cuda]' brings the CUDA libraries that it needs."
-    )
+        why = "has no GPU support on Windows itself: run the lesson in WSL2"
+    libraries = "pip install 'tensorflow[and-cuda]' brings the CUDA libraries that it needs"
+    return f"There is an NVIDIA card, but TensorFlow {why}. {libraries}."
 
 
 def too_new(name, capability, built_for):
@@ -171,11 +156,9 @@ def too_new(name, capability, built_for):
     newest = max(known, default=None)
     if newest is None or capability[0] * 10 + capability[1] <= newest:
         return ""
-    return (
-        f"{name} has compute capability {capability[0]}.{capability[1]}; this TensorFlow was "
-        f"built for up to {newest // 10}.{newest % 10}. It may take many minutes to start, or "
-        "fail.\n"
-    )
+    its = f"{name} has compute capability {capability[0]}.{capability[1]}"
+    ours = f"this TensorFlow was built for up to {newest // 10}.{newest % 10}"
+    return f"{its}; {ours}. It may take many minutes to start, or fail.\n"
 
 
 @contextlib.contextmanager
@@ -185,10 +168,8 @@ def quiet():
     TensorFlow writes a dozen lines at each start that ask nothing of its user. Where the start
     fails, they are shown.
     """
-    written = []
+    written, real = [], os.dup(2)
     sys.stderr.flush()
-    was_enabled, real = faulthandler.is_enabled(), os.dup(2)
-    faulthandler.enable(real)  # a crash is not kept back
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
@@ -196,7 +177,6 @@ def quiet():
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
-            faulthandler.enable(2) if was_enabled else faulthandler.disable()
             os.close(real)
             held.seek(0)
             written.append(held.read().decode(errors="replace"))
@@ -206,15 +186,11 @@ def quiet():
 
 def _nvidia_smi(field):
     """A field of `nvidia-smi`, one string a card; empty where the program is not or fails."""
-    program = shutil.which("nvidia-smi")
-    if not program:
-        return []
-    try:
-        command = [program, f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.split("\n")[:-1]
+    return []
 
 
 def _memory(gpus):
@@ -222,11 +198,10 @@ def _memory(gpus):
     if gpus:
         mebibytes = next(iter(_nvidia_smi("memory.total")), "")
         return f", {int(mebibytes) / 1024:.0f} GB" if mebibytes.strip().isdigit() else ""
-    try:
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return ""
-    return f", {total / 2**30:.0f} GB"
+        return f", {total / 2**30:.0f} GB"
+    return ""
 
 
 def cores():
@@ -238,16 +213,11 @@ def cores():
 
 def _cpuinfo(key):
     """The first value of `key` in Linux's /proc/cpuinfo; empty elsewhere."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
-        for line in lines:
-            if line.split(":")[0].strip() == key:
-                return line.split(":", 1)[1].strip()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        found = re.search(rf"^{key}\s*:(.*)$", text, re.MULTILINE)
+        return found[1].strip() if found else ""
     return ""
-
-
-def cpu_flags():
-    """The features of the CPU, as Linux names them; an empty set elsewhere."""
-    return set(_cpuinfo("flags").split())
 
 
 def cpu_name():

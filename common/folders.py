@@ -212,7 +212,7 @@ def _find(args, kaggle, size):
             f"\nNotice: no images in {root}; {problem}.\n"
             f"By hand: unpack https://www.kaggle.com/datasets/{kaggle} into it.\n"
             "Images of your own: --images DIR, with a folder for each class.\n"
-            "Going on with the small sample: the figures below are those of a small sample.\n"
+            "Using the small sample: the figures below are those of a small sample.\n"
         )
     place = SAMPLES / "cartoons"
     if not place.exists():

@@ -1,6 +1,6 @@
 """The command line of a lesson, and one-line answers to mistakes.
 
-Imports nothing heavy: a wrong option is answered before TensorFlow is loaded.
+Imports nothing heavy: a mistaken option is answered before TensorFlow is loaded.
 """
 
 import argparse
@@ -31,7 +31,7 @@ class Mistake(Exception):
 
 
 def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
-    """Read and check the options of a lesson; end the program at a wrong one.
+    """Read and check the options of a lesson; end the program at a mistaken one.
 
     Args:
         description: The lesson's docstring; its title and first paragraph head `--help`.
@@ -51,15 +51,10 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         allow_abbrev=False,
     )
     name = parser.prog
-    parser.epilog = (
-        "examples:\n"
-        f"  python {name} --sample --epochs 3     a look at everything, in seconds\n"
-        f"  python {name} --seed 1 --show         another seed; plots in windows\n"
-    )
+    parser.epilog = f"example: python {name} --sample --epochs 3 shows everything in seconds"
     defaults = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     models = next((list(value) for value in defaults.values() if isinstance(value, dict)), None)
     if models:
-        parser.epilog += f"  python {name} --model {models[1]:15} the other model\n"
         parser.option("--model", "the model that is trained", models[0], choices=models)
     for option, about, default, kind, metavar in [
         ("--epochs", "passes over the training images", epochs, _whole(), "N"),
@@ -71,23 +66,13 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     ]:
         parser.option(option, about, default, type=kind, metavar=metavar)
     parser.flag("--sample", "use the small sample; look for nothing, download nothing")
-    parser.option(
-        "--precision",
-        "mixed: layers compute in 16 bits; auto: where that is faster",
-        "auto",
-        choices=["auto", "float32", "mixed"],
-    )
-    parser.flag(
-        "--deterministic", "the same command twice on one machine gives the same weights; slower"
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="",
-        metavar="RUN",
-        help="resume a run that was cut off, with its own options; RUN: its folder, or else the "
-        "newest unfinished one of this script (default: begin a new one)",
-    )
+    about = "mixed: layers compute in 16 bits; auto: where that is faster"
+    parser.option("--precision", about, "auto", choices=["auto", "float32", "mixed"])
+    about = "the same command twice on one machine gives the same weights; slower"
+    parser.flag("--deterministic", about)
+    about = "resume a run that was cut off, with its own options; RUN: its folder, or else the "
+    about += "newest unfinished one of this script (default: begin a new one)"
+    parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=about)
     parser.flag("--show", "also open each plot in a window; close it to go on")
     if image_size:
         _add_folder_options(parser, image_size)
@@ -106,11 +91,9 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         for option, value in defaults.items():
             if getattr(args, option) is None:
                 setattr(args, option, value[args.model] if models else value)
-        own = [
-            f"--{name}" for name in ("sample", "images", "download") if getattr(args, name, None)
-        ]
+        own = [name for name in ("sample", "images", "download") if getattr(args, name, None)]
         if len(own) > 1:
-            parser.error(f"argument {own[1]}: not with {own[0]}")
+            parser.error(f"argument --{own[1]}: not with --{own[0]}")
         return args
 
     args = read(argv)
@@ -150,17 +133,12 @@ def _add_folder_options(parser, image_size):
     about = f"folder with a folder of images for each class (default: {default})"
     parser.add_argument("--images", type=existing_folder, metavar="DIR", help=about)
     parser.flag("--download", "fetch the lesson's images from Kaggle, if they are not there")
-    parser.add_argument(
-        "--min-images",
-        type=_whole(),
-        metavar="N",
-        help="leave out classes with fewer images (default: 3; of the lesson's own: in the script)",
-    )
-    size = {"type": _whole(32, 1024), "metavar": "N"}
-    parser.option("--image-size", "side that the model sees, in pixels", image_size, **size)
+    about = "leave out classes with fewer images (default: 3; of the lesson's own: in the script)"
+    parser.add_argument("--min-images", type=_whole(), metavar="N", help=about)
+    about = "side that the model sees, in pixels"
+    parser.option("--image-size", about, image_size, type=_whole(32, 1024), metavar="N")
     parser.option("--cache", "where decoded images are", "memory", choices=["memory", "disk"])
     parser.flag("--skip-baseline", "train the regularized model only")
-    parser.epilog += f"  python {parser.prog} --images photos     images of your own\n"
 
 
 class Parser(argparse.ArgumentParser):
@@ -217,13 +195,9 @@ def _unfinished_run(parser, args, argv):
     `None, None`, with a notice, where there is no run yet. The program ends where the run is
     finished, or other options were given.
     """
-    unset = object()
-    dests = [option[2:].replace("-", "_") for option in parser.known]
-    given, _ = parser.parse_known_args(argv, argparse.Namespace(**dict.fromkeys(dests, unset)))
-    for dest, value in vars(given).items():
-        if value is not unset and dest not in ("resume", "output_dir", "show"):
-            option = dest.replace("_", "-")
-            parser.error(f"argument --{option}: not with --resume, which takes the run's own")
+    for option in (part.split("=")[0] for part in argv):
+        if option in parser.known and option not in ("--resume", "--output-dir", "--show"):
+            parser.error(f"argument {option}: not with --resume, which takes the run's own")
     place = Path(os.path.expanduser(args.resume)).absolute() if args.resume else args.output_dir
     if args.resume and not place.is_dir():
         parser.error(f"argument --resume: there is no folder {args.resume!r}")

@@ -12,7 +12,7 @@ import warnings
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 CORRECT, ERROR = "tab:blue", "tab:red"
 WIDTH = 8  # inches
@@ -31,20 +31,19 @@ def set_up(show):
     """Choose where plots go besides their files: `show` opens a window for each."""
     global _show
     if show:
-        _show = True
-        if matplotlib.get_backend().lower() == "agg":
-            _show = False
+        _show = matplotlib.get_backend().lower() != "agg"
+        if not _show:
             print("Notice: no window can be opened here; the plots are in the run's folder.")
     elif not _show:
         matplotlib.use("agg")  # needs no screen
 
 
-def save(figure, path, *, foot=0.0):
+def save(figure, path):
     """Lay out a Matplotlib figure, write it, show it where asked, and close it.
 
-    Logarithmic axes get plain numbers, 0.02 and not 2x10^-2, and epochs whole ones; `foot` inches
-    at the foot stay free.
+    Logarithmic axes get plain numbers, 0.02 and not 2x10^-2, and epochs whole ones.
     """
+    foot = 0.25 if _note else 0  # inches
     for axis in figure.axes:
         if axis.get_xlabel() == "Epoch":
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -54,7 +53,6 @@ def save(figure, path, *, foot=0.0):
             axis.yaxis.set_minor_formatter(NullFormatter())
     if _note:
         figure.text(0.995, 0.004, _note, ha="right", va="bottom", fontsize=8, color="dimgrey")
-        foot += 0.25
     with warnings.catch_warnings():
         # Of a script that Matplotlib's font has not, such as Chinese: boxes are drawn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -100,16 +98,6 @@ def counts(path, counts, class_names, title):
     save(figure, path)
 
 
-def pixels(path, image, title):
-    """One grey image, large, with the scale of its values."""
-    figure, axis = plt.subplots(figsize=(WIDTH, 5))
-    shades = axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
-    figure.colorbar(shades, ax=axis, label="Value of a pixel", ticks=[0, 50, 100, 150, 200, 255])
-    axis.set(xlabel="Column", ylabel="Row")
-    _title(figure, title)
-    save(figure, path)
-
-
 def rows(path, groups, title, names=("original", "augmented")):
     """One row of images for each group, named at the left; the last name serves the rest."""
     names = [names[min(i, len(names) - 1)] for i in range(len(groups))]
@@ -125,80 +113,6 @@ def rows(path, groups, title, names=("original", "augmented")):
             _image(axis, image)
     _title(figure, title)
     save(figure, path)
-
-
-def curves(path, history, title, *, baseline=None, names=("plain", "second"), test=None):
-    """Loss and accuracy over epochs, the best epoch marked.
-
-    Args:
-        history: Dict of lists, one entry an epoch: `loss`, `accuracy`, `val_loss`,
-            `val_accuracy`.
-        baseline: The same of a first model, drawn into the same axes.
-        names: What the first model and this one are called there.
-        test: The test accuracies of both, drawn as dotted levels.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.4 if baseline else 3.4))
-    first, second = (f"{name}, " for name in names) if baseline else ("", "")
-    if baseline:
-        _draw_curves(axes, baseline, first, "tab:orange", "s")
-    _draw_curves(axes, history, second, CORRECT, "o")
-    last = max(len(h["loss"]) for h in [history, baseline] if h)
-    for axis in axes:
-        axis.set_xlabel("Epoch")
-        axis.set_xlim(0.5, last + 0.5)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("Loss (cross-entropy, nats)")
-    axes[0].set_ylim(bottom=0)
-    if test:
-        for level, name, color in zip(test, (first, second), ("tab:orange", CORRECT), strict=True):
-            axes[1].axhline(level, color=color, linestyle=":", linewidth=2, label=f"{name}test")
-    if baseline:
-        handles, labels = axes[1].get_legend_handles_labels()
-        order = sorted(range(len(labels)), key=lambda i: labels[i].startswith(second))
-        figure.legend(
-            [handles[i] for i in order],
-            [labels[i] for i in order],
-            loc="lower center",
-            bbox_to_anchor=(0.5, 0.25 / figure.get_figheight() if _note else 0),
-            ncols=2,
-            frameon=False,
-            fontsize=9,
-        )
-    else:
-        axes[0].legend(frameon=False)
-    axes[1].set_ylabel("Accuracy")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1))
-    _title(figure, title)
-    save(figure, path, foot=0.85 if baseline else 0)
-
-
-def _draw_curves(axes, history, name, color, marker):
-    """The lines of one model: training dashed, validation solid, its best epoch circled."""
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    best = best_epoch(history)
-    size = 3 if len(epochs) <= 40 else 0
-    for axis, figure in zip(axes, ["loss", "accuracy"], strict=True):
-        lines = {"marker": marker, "markersize": size, "color": color}
-        axis.plot(epochs, history[figure], "--", mfc="white", label=f"{name}training", **lines)
-        axis.plot(epochs, history[f"val_{figure}"], "-", label=f"{name}validation", **lines)
-        axis.plot(
-            best,
-            history[f"val_{figure}"][best - 1],
-            marker,
-            color=ERROR,
-            markersize=9,
-            markerfacecolor="none",
-            linestyle="none",
-            clip_on=False,  # a loss near 0 is at the border
-            label=f"{name}best: epoch {best}",
-        )
-
-
-def best_epoch(history):
-    """The epoch, counted from 1, with the highest `val_accuracy`; of equals, lowest `val_loss`."""
-    order = np.lexsort((history["val_loss"], -np.asarray(history["val_accuracy"])))
-    return int(order[0]) + 1
 
 
 def confusion_matrix(path, matrix, class_names, title):
@@ -219,30 +133,31 @@ def confusion_matrix(path, matrix, class_names, title):
     names = [_short(name) for name in class_names]
     axis.set_xticks(range(count), names, **(slant if max(map(len, names)) > 5 else {}))
     axis.set_yticks(range(count), names)
-    axis.set_xlabel("Predicted class")
-    axis.set_ylabel("True class")
-    axis.set_xticks(np.arange(count + 1) - 0.5, minor=True)
-    axis.set_yticks(np.arange(count + 1) - 0.5, minor=True)
-    axis.grid(which="minor", color="lightgrey", linewidth=0.5)
-    axis.tick_params(which="both", length=0)
+    axis.set(xlabel="Predicted class", ylabel="True class")
+    axis.tick_params(length=0)
     axis.spines[:].set_color("lightgrey")
     _title(figure, title)
     save(figure, path)
 
 
-def most_common_confusions(matrix, class_names):
-    """The largest off-diagonal counts of a confusion matrix, in words; ties are all named."""
+def most_common_confusions(matrix, class_names, count=1):
+    """The `count` largest off-diagonal counts of a confusion matrix, in words; ties are named, too.
+
+    Of more than three, and more than were asked for, the others are counted.
+    """
     errors = matrix - np.diag(np.diag(matrix))
     if not errors.any():
         return "No test image is misclassified"
-    most = errors.max()
+    least = max(1, np.sort(errors, axis=None)[-min(count, errors.size)])
+    found = sorted(np.argwhere(errors >= least).tolist(), key=lambda pair: -errors[*pair])
     pairs = [
         f"{_cut(class_names[true])} → {_cut(class_names[predicted])}, "
-        f"{most:,} of {matrix[true].sum():,}"
-        for true, predicted in np.argwhere(errors == most)
+        f"{errors[true, predicted]:,} of {matrix[true].sum():,}"
+        for true, predicted in found
     ]
-    more = f"; {len(pairs) - 3} more" if len(pairs) > 3 else ""
-    return f"Most common confusion{'s'[: len(pairs) > 1]}: {'; '.join(pairs[:3])}{more}"
+    shown = max(3, count)
+    more = f"; {len(pairs) - shown} more" if len(pairs) > shown else ""
+    return f"Most common confusion{'s'[: len(pairs) > 1]}: {'; '.join(pairs[:shown])}{more}"
 
 
 def predictions(path, images, labels, probabilities, class_names, which, title):
@@ -258,39 +173,27 @@ def predictions(path, images, labels, probabilities, class_names, which, title):
     grid(path, images[which], captions, title, colors=colors)
 
 
-def probabilities(path, images, labels, probabilities, class_names, which, title):
-    """Images, each beside the bars of its probabilities: the true class in blue.
+def gaps(path, accuracies, names, title):
+    """Training, validation and test accuracy of several models, and the gap that lies between.
 
-    Arguments are those of `predictions`. Where the longest bar is another than the true
-    class's, it is red.
+    Args:
+        accuracies: Percentages, shape (models, 4): training, validation, test, and the gap.
+        names: One per model.
     """
-    which, columns = np.asarray(which, dtype=int), 3
-    rows = max(1, -(-len(which) // columns))
-    height = rows * max(1.3, 0.13 * len(class_names)) + 0.6
-    figure, axes = plt.subplots(
-        rows,
-        2 * columns,
-        figsize=(WIDTH, height),
-        squeeze=False,
-        gridspec_kw={"width_ratios": [1, 0.8] * columns},
-    )
-    for axis in axes.flat[2 * len(which) :]:
-        axis.axis("off")
-    for axis, bars, i in zip(axes.flat[::2], axes.flat[1::2], which, strict=False):
-        _image(axis, images[i])
-        axis.axis("off")
-        predicted, true = probabilities[i].argmax(), labels[i]
-        colors = ["darkgrey"] * len(class_names)
-        colors[predicted] = ERROR
-        colors[true] = CORRECT
-        bars.barh(range(len(class_names)), probabilities[i], color=colors)
-        bars.set_yticks(range(len(class_names)), map(_short, class_names), fontsize=7)
-        bars.invert_yaxis()
-        bars.set(xlim=(0, 1), xticks=[0, 1])
-        bars.xaxis.set_major_formatter(PercentFormatter(1))
-        bars.tick_params(axis="x", labelsize=7, length=2)
-        bars.tick_params(axis="y", length=0)
-        bars.spines[["top", "right"]].set_visible(False)
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.4 + 0.4 * len(names)))
+    rows = np.arange(len(names))
+    training, validation, test, gaps = accuracies.T
+    axis.hlines(rows, test, training, color="lightgrey", linewidth=3)
+    axis.plot(training, rows, "o", color=CORRECT, markerfacecolor="white", label="training")
+    axis.plot(validation, rows, "|", color=CORRECT, markersize=12, label="validation")
+    axis.plot(test, rows, "o", color=CORRECT, label="test")
+    labels = [f"{name}: gap {gap:.1f} points" for name, gap in zip(names, gaps, strict=True)]
+    axis.set_yticks(rows, labels)
+    axis.margins(y=0.12)
+    axis.invert_yaxis()
+    axis.set_xlabel("Accuracy (%)")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     _title(figure, title)
     save(figure, path)
 

@@ -56,7 +56,7 @@ class Run:
             for backup in self.folder.glob("backup*"):
                 backups.check(backup)
             for path in self.folder.glob("history*.csv"):
-                _write_rows(path, _rows(path))
+                backups.write_rows(path, backups.rows(path))
             self._remove_caches()  # of the run that was cut off
         else:
             started = time.strftime("%Y%m%d-%H%M%S")
@@ -66,7 +66,7 @@ class Run:
         atexit.register(self._remove_caches)
         print(f"Run folder: {self.folder}{', resumed' if args.resume else ''}")
 
-    def best(self, metric, name=None):
+    def best(self, metric, suffix=""):
         """The highest value of a metric in `history.csv`: for `ModelCheckpoint`, after a resume.
 
         Where the run is not resumed, what an earlier `fit` has left is taken away: a notebook's
@@ -74,23 +74,30 @@ class Run:
 
         Args:
             metric: Such as "val_accuracy".
-            name: Of another model, such as "plain": its files are `history-plain.csv`,
-                `best-plain.keras`, `backup-plain/` and, when it is trained, `plain.keras`.
+            suffix: Of the files of another model, such as "-plain": `history-plain.csv`,
+                `best-plain.keras`, `backup-plain/` and, when it is trained,
+                `trained-plain.keras`.
 
         Returns:
             A float; None where no best model was saved yet, or the file was cut off.
         """
-        history, best, backup = self._files(name)
-        if not self.args.resume:
-            for path in (history, best, self.folder / f"{name}.keras"):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(backup, ignore_errors=True)
-        if not zipfile.is_zipfile(best):
+        self.is_trained(suffix)
+        if not zipfile.is_zipfile(self.folder / f"best{suffix}.keras"):
             return None
-        return max((float(row[metric]) for row in _rows(history)), default=None)
+        rows = backups.rows(self.folder / f"history{suffix}.csv")
+        return max((float(row[metric]) for row in rows), default=None)
 
-    def history(self, name=None):
-        """The figures of all epochs, those before a resume included; `name` as for `best`.
+    def is_trained(self, suffix=""):
+        """Whether a resumed run has its `trained<suffix>.keras`; else, its files are removed."""
+        trained = self.folder / f"trained{suffix}.keras"
+        if not self.args.resume:
+            for name in (f"history{suffix}.csv", f"best{suffix}.keras", trained.name):
+                (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / f"backup{suffix}", ignore_errors=True)
+        return zipfile.is_zipfile(trained)
+
+    def history(self, suffix=""):
+        """The figures of all epochs, those before a resume included; `suffix` as for `best`.
 
         A run that was killed between an epoch's row and its backup trains that epoch again: the
         last row of each epoch counts, and `history.csv` is written anew without the others.
@@ -103,9 +110,9 @@ class Run:
             RunError: The loss was not a number. The run is left without a model, and is not
                 resumed: it would most likely end there again.
         """
-        path, _, _ = self._files(name)
-        rows = _rows(path)
-        _write_rows(path, rows)
+        path = self.folder / f"history{suffix}.csv"
+        rows = backups.rows(path)
+        backups.write_rows(path, rows)
         for row in rows:
             if not all(math.isfinite(float(value)) for value in row.values()):
                 self._forget()
@@ -114,6 +121,31 @@ class Run:
                     "smaller --learning-rate. No model was saved."
                 )
         return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+
+    def best_of(self, model, source, test_count):
+        """What `results.json` holds of the best finished run of another model on the same data.
+
+        Best is the highest validation accuracy, of the runs in `--output-dir` and of those that
+        the repository keeps.
+
+        Args:
+            model: Its name, such as "mlp".
+            source: The `datasets.Source` of this run: a sample is compared with a sample.
+            test_count: How many test images both are evaluated on.
+
+        Returns:
+            A dict; None where there is no such run.
+        """
+        best, highest = None, -1.0
+        for place in (self.args.output_dir, options.HOME / "outputs" / "reference"):
+            for path in place.glob(f"{self.name}-{model}/*/{FINISHED}"):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged
+                    results = json.loads(path.read_text(encoding="utf-8"))
+                    data, accuracy = results["data"], results["validation"]["accuracy"]
+                    same = (data["source"] == "sample") == (source.kind == "sample")
+                    if same and data["test"] == test_count and accuracy > highest:
+                        best, highest = results, accuracy
+        return best
 
     def cache_file(self, part):
         """The name of a file for `tf.data`'s cache, or "", which keeps it in memory."""
@@ -124,26 +156,16 @@ class Run:
 
     def finish(
         self,
-        *,
-        source,
-        class_names,
-        preparation,
-        model,
-        history,
-        fit_seconds,
-        labels,
-        scores,
-        probabilities,
-        files=None,
-        baseline=None,
-    ):
+        *, source, class_names, preparation, model, history, fit_seconds, labels, scores,
+        probabilities, files=None, baseline=None, remedies=None,
+    ):  # fmt: skip
         """Write `mistakes.csv`, `results.json` and `report.html`, the last files of a run.
 
         Args:
             source: The `datasets.Source`.
             class_names: A name per class.
             preparation: How `predict.py` is to prepare an image: "digit", "clothing", "square"
-                or "folder" (see `common/photographs.py`).
+                or "folder" (see `prepare` in `predict.py`).
             model: The trained Keras model; its parameters are counted.
             history: What `history()` returned.
             fit_seconds: How long `fit` took; after a resume, the last time.
@@ -155,63 +177,38 @@ class Run:
             probabilities: Those predicted for the test set, floats, shape (count, classes).
             files: The test images' files, for `mistakes.csv`; None: it has their indices.
             baseline: Of a first model the same model, history, fit_seconds and scores.
+            remedies: The scores of each model that was tried, by its name.
         """
-        y_test = labels["test"]
-        predicted = probabilities.argmax(axis=1)
-        precision, recall, f1, support = precision_recall_fscore_support(
-            y_test, predicted, labels=range(len(class_names)), zero_division=0
-        )
-        there = support > 0  # a mean over the classes that occur
+        macro, per_class = _per_class(labels["test"], probabilities.argmax(axis=1), class_names)
         scores = _rounded(scores)
         further = {part: scores.pop(part) for part in list(scores) if part not in _PARTS}
-        scores["test"].pop("macro_f1", None)  # it stands below
-        scores["test"] |= {
-            "macro_precision": float(precision[there].mean()),
-            "macro_recall": float(recall[there].mean()),
-            "macro_f1": float(f1[there].mean()),
-        }
-        per_class = zip(precision, recall, f1, support, strict=True)
+        scores["test"].pop("macro_f1", None)  # it stands in `macro`
+        scores["test"] |= macro
+        counts = {part: len(labels[part]) for part in _PARTS}
+        data = {"source": source.kind, "path": str(source.path)} | counts
+        device = {key: getattr(self.device, key) for key in ("kind", "name", "count", "precision")}
         record = {
             "lesson": self.name,
             "model": self.model,
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "options": self.args.begun["options"],
             "versions": devices.versions(),
-            "device": {
-                key: getattr(self.device, key) for key in ("kind", "name", "count", "precision")
-            },
-            "data": {
-                "source": source.kind,
-                "path": str(source.path),
-                **{part: len(labels[part]) for part in _PARTS},
-                "classes": list(class_names),
-            },
+            "device": device,
+            "data": data | {"classes": list(class_names)},
             **_trained(model, history, fit_seconds),
             **scores,
-            "per_class": {
-                name: {
-                    "precision": float(p),
-                    "recall": float(r),
-                    "f1": float(f),
-                    "support": int(count),
-                }
-                for name, (p, r, f, count) in zip(class_names, per_class, strict=True)
-            },
+            "per_class": per_class,
             **({"further_tests": further} if further else {}),
             **({"baseline": _of_baseline(*baseline)} if baseline else {}),
+            **({"remedies": {k: _rounded(v) for k, v in remedies.items()}} if remedies else {}),
             "script": self.args.begun["script"],
             "preparation": preparation,
             "resumed": bool(self.args.resume),
         }
-        self._write_mistakes(class_names, y_test, probabilities, files)
+        self._write_mistakes(class_names, labels["test"], probabilities, files)
         write_json(self.folder / FINISHED, record)
-        report.write(
-            self.folder / "report.html",
-            record,
-            about=self.args.about,
-            command=self.args.begun["command"],
-            note=source.note,
-        )
+        about, command = self.args.about, self.args.begun["command"]
+        report.write(self.folder, record, about=about, command=command, note=source.note)
         self._forget()
         print(f"Run folder: {self.folder}")
 
@@ -227,11 +224,6 @@ class Run:
             for i in errors:
                 names = class_names[y_test[i]], class_names[predicted[i]]
                 writer.writerow([i if files is None else files[i], *names, f"{confidence[i]:.4f}"])
-
-    def _files(self, name):
-        behind = f"-{name}" if name else ""
-        names = f"history{behind}.csv", f"best{behind}.keras", f"backup{behind}"
-        return [self.folder / name for name in names]
 
     def _remove_caches(self, part=""):
         for path in self.folder.glob(f"cache-{part}*"):
@@ -265,31 +257,23 @@ class StopAtCtrlC(keras.callbacks.Callback):
     def _stop(self, *_):
         signal.signal(signal.SIGINT, self.former)
         self.model.stop_training = True
-        print(
-            f"\nCtrl-C in epoch {self.epoch}: training ends here, and the lesson goes on with the "
-            "best weights so far. Press it again to end the program.",
-            flush=True,
-        )
+        what = f"Ctrl-C in epoch {self.epoch}: training ends here, and the lesson goes on."
+        print(f"\n{what} Press it again at once to end the program.", flush=True)
 
 
-def _rows(path):
-    """The last row of each epoch that `CSVLogger` wrote: dicts of texts, none of them cut off."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    except FileNotFoundError:
-        return []
-    return list({row["epoch"]: row for row in rows}.values())
-
-
-def _write_rows(path, rows):
-    if rows:
-        partial = path.with_name(f"{path.name}.part")
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(path)
+def _per_class(y_test, predicted, class_names):
+    """Macro precision, recall and F1, and those of each class, by name."""
+    names = "precision", "recall", "f1"
+    *found, support = precision_recall_fscore_support(
+        y_test, predicted, labels=range(len(class_names)), zero_division=0
+    )
+    found = dict(zip(names, found, strict=True))  # the macro ones: of the classes that occur
+    macro = {f"macro_{name}": float(own[support > 0].mean()) for name, own in found.items()}
+    per_class = {}
+    for i, name in enumerate(class_names):
+        own = {key: float(values[i]) for key, values in found.items()}
+        per_class[name] = own | {"support": int(support[i])}
+    return macro, per_class
 
 
 def _rounded(scores):

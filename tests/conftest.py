@@ -15,6 +15,20 @@ os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 ENVIRONMENT = dict(os.environ)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Let one process make the run of a lesson, and all tests of that run."""
+    for item in items:
+        if "case" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.callspec.id))
+
+
+@pytest.fixture(autouse=True)
+def in_a_terminal(monkeypatch):
+    """No notebook, although some packages of the tests import its kernel."""
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+
+
 @pytest.fixture(scope="session")
 def offline(tmp_path_factory):
     """An environment without a network, and with nothing where other programs put data."""
@@ -45,6 +59,48 @@ def lesson(offline):
         )
 
     return run
+
+
+@pytest.fixture
+def no_cache(monkeypatch, tmp_path):
+    """Nothing where other programs put data."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("XDG_DATA_DIRS", str(tmp_path / "share"))
+
+
+@pytest.fixture
+def start(offline):
+    """Start a lesson in the background: `start("train_mnist.py", "--sample", ..., env={...})`."""
+    processes = []
+
+    def start(*arguments, env=None, cwd=REPO):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=cwd,
+            env=offline | (env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def read_until(process, beginning, before=0):
+    """Read what a process prints up to a line that begins so, the first after `before` others."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith(beginning):
+            before -= 1
+            if before < 0:
+                return "".join(lines)
+    return pytest.fail(process.stderr.read())
 
 
 def run_folder(output_dir):

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.cluster import DBSCAN
 from sklearn.model_selection import StratifiedGroupKFold
 
-from common import folders, photographs
+import predict
+from common import folders
 from common.datasets import DataError
 
 
@@ -432,6 +433,6 @@ def test_a_single_image_is_prepared_as_keras_reads_a_folder(tmp_path):
         scene(6).convert("L").save(folder / name)
     dataset, pairs = read_linked(tmp_path / "photos", 32)
     for path, (image, _) in zip(dataset.file_paths, pairs, strict=True):
-        read, inverted = photographs.prepare(path, (32, 32, 3), "folder")
+        read, inverted = predict.prepare(path, (32, 32, 3), "folder")
         assert (read.dtype, inverted) == (np.uint8, False)
         np.testing.assert_array_equal(read, np.round(image))

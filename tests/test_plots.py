@@ -1,4 +1,4 @@
-"""Pictures are written, as wide as promised, and not blank."""
+"""Plots are written, as wide as promised, and not blank."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,12 +12,6 @@ COLOR = GENERATOR.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
 LABELS = np.arange(20) % 10
 NAMES = [f"class {i}" for i in range(10)]
 PROBABILITIES = GENERATOR.dirichlet(np.ones(10), 20)
-HISTORY = {
-    "loss": [2, 1, 0.5, 0.4],
-    "accuracy": [0.3, 0.6, 0.8, 0.9],
-    "val_loss": [0.7, 0.9, 0.8, 0.8],
-    "val_accuracy": [0.5, 0.75, 0.75, 0.75],
-}
 
 
 @pytest.fixture(autouse=True)
@@ -26,61 +20,48 @@ def no_screen():
 
 
 def ink(path):
-    """How much of a picture is not white, from 0 to 1; its width is checked on the way."""
-    picture = plt.imread(path)[..., :3]
-    assert picture.shape[1] == 1200
-    return (picture.min(axis=-1) < 0.9).mean()
+    """How much of a plot is not white, from 0 to 1; its width is checked on the way."""
+    plot = plt.imread(path)[..., :3]
+    assert plot.shape[1] == 1200
+    return (plot.min(axis=-1) < 0.9).mean()
 
 
-@pytest.mark.parametrize("pictures", [GREY, COLOR], ids=["grey", "color"])
-def test_grids_and_predictions(tmp_path, pictures):
-    path = tmp_path / "picture.png"
-    plots.grid(path, pictures, [NAMES[y] for y in LABELS], "Title")
+@pytest.mark.parametrize("images", [GREY, COLOR], ids=["grey", "color"])
+def test_grids_and_predictions(tmp_path, images):
+    path = tmp_path / "p.png"
+    plots.grid(path, images, [NAMES[y] for y in LABELS], "Title")
     assert ink(path) > 0.05
-    plots.predictions(path, pictures, LABELS, PROBABILITIES, NAMES, [3, 1, 2], "Title")
+    plots.predictions(path, images, LABELS, PROBABILITIES, NAMES, [3, 1, 2], "Title")
     assert ink(path) > 0.02
-    plots.rows(path, [pictures[:10], pictures[10:]], "Title")
+    plots.rows(path, [images[:10], images[10:]], "Title")
     assert ink(path) > 0.05
 
 
-def test_no_mistakes_are_no_mistake(tmp_path):
-    plots.predictions(tmp_path / "p.png", GREY, LABELS, PROBABILITIES, NAMES, [], "None is wrong")
+def test_no_errors_are_no_mistake(tmp_path):
+    plots.predictions(
+        tmp_path / "p.png", GREY, LABELS, PROBABILITIES, NAMES, [], "None is misclassified"
+    )
     assert ink(tmp_path / "p.png") > 0
 
 
-def test_curves_of_many_epochs_and_of_one(tmp_path):
-    plots.curves(tmp_path / "p.png", HISTORY, "Title")
-    assert ink(tmp_path / "p.png") > 0.01
-    plots.curves(tmp_path / "p.png", {k: v[:1] for k, v in HISTORY.items()}, "Title")
-    assert ink(tmp_path / "p.png") > 0.01
+def test_gaps_of_one_model_and_of_several(tmp_path):
+    accuracies = np.array([[99.1, 90, 88.7, 10.4], [92, 91, 91.5, 0.5], [89, 90, 89.4, -0.4]])
+    plots.gaps(tmp_path / "one.png", accuracies[:1], ["plain"], "Title")
+    plots.gaps(tmp_path / "all.png", accuracies, ["plain", "dropout", "weight decay"], "Title")
+    assert ink(tmp_path / "all.png") > 0.01
+    heights = [plt.imread(tmp_path / f"{name}.png").shape[0] for name in ("one", "all")]
+    assert heights[1] - heights[0] == 120  # 0.4 inches for each model
 
 
-def test_curves_of_two_models_with_their_test_accuracies(tmp_path):
-    longer = {k: v * 3 for k, v in HISTORY.items()}
-    levels = (0.7, 0.72)
-    plots.curves(tmp_path / "p.png", HISTORY, "Title", baseline=longer, test=levels)
-    assert ink(tmp_path / "p.png") > 0.01
+def test_ten_images_are_two_rows_of_five_where_ten_captions_do_not_fit(tmp_path):
+    heights = []
+    for caption in ["automobile (12%)", "3"]:
+        plots.grid(tmp_path / "p.png", COLOR[:10], [caption] * 10, "Title")
+        heights.append(plt.imread(tmp_path / "p.png").shape[0])
+    assert heights[0] > 1.5 * heights[1]
 
 
-def test_ten_pictures_are_two_rows_of_five_where_ten_captions_do_not_fit(monkeypatch, tmp_path):
-    made = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: made.append(figure))
-    plots.grid(tmp_path / "p.png", COLOR[:10], ["automobile (12%)"] * 10, "Title")
-    plots.grid(tmp_path / "p.png", COLOR[:10], ["3"] * 10, "Title")
-    shapes = [figure.axes[0].get_gridspec().get_geometry() for figure in made]
-    assert shapes == [(2, 5), (1, 10)]
-
-
-def test_one_picture_with_its_scale_and_pictures_with_their_probabilities(tmp_path):
-    plots.pixels(tmp_path / "p.png", GREY[0], "Title")
-    assert ink(tmp_path / "p.png") > 0.05
-    for pictures in [GREY, COLOR]:
-        judged = (pictures, LABELS, PROBABILITIES, NAMES)
-        plots.probabilities(tmp_path / "p.png", *judged, range(4), "Title")
-        assert ink(tmp_path / "p.png") > 0.02
-
-
-def test_a_note_is_at_the_foot_of_every_picture(monkeypatch, tmp_path):
+def test_a_note_is_at_the_foot_of_every_plot(monkeypatch, tmp_path):
     plots.grid(tmp_path / "without.png", GREY, ["a"] * 20, "Title")
     monkeypatch.setattr(plots, "_note", "")
     plots.set_note("Drawings, not photographs")
@@ -89,17 +70,13 @@ def test_a_note_is_at_the_foot_of_every_picture(monkeypatch, tmp_path):
     assert (feet[0] < 0.8).mean() < (feet[1] < 0.8).mean()
 
 
-def test_of_epochs_with_equal_accuracy_the_best_has_the_lowest_loss():
-    assert plots.best_epoch(HISTORY) == 3
-
-
-def test_confusion_matrices_with_and_without_mistakes(tmp_path):
+def test_confusion_matrices_with_and_without_errors(tmp_path):
     for matrix in [np.eye(10, dtype=int) * 1000, GENERATOR.integers(0, 1000, (10, 10))]:
         plots.confusion_matrix(tmp_path / "p.png", matrix, NAMES, "Title")
         assert ink(tmp_path / "p.png") > 0.01
 
 
-def test_right_and_wrong_differ_by_more_than_color():
+def test_correct_and_misclassified_differ_by_more_than_color():
     probabilities = np.eye(10)[[4, 9]] * 0.9
     captions, colors = plots._verdicts(np.array([4, 4]), probabilities, NAMES)
     assert captions == ["class 4 (90%)", "class 9 (90%)\ntrue class 4"]
@@ -119,6 +96,27 @@ def test_the_most_common_confusions_are_named_with_their_ties():
     matrix[2, 0] = 3
     told = plots.most_common_confusions(matrix, "abc")
     assert told == "Most common confusions: a → b, 3 of 53; c → a, 3 of 53"
+
+
+def test_of_several_confusions_the_largest_is_first_and_the_last_has_its_ties():
+    matrix = np.array([[50, 3, 0], [7, 50, 3], [0, 1, 50]])
+    told = plots.most_common_confusions(matrix, "abc", count=2)
+    assert told == ("Most common confusions: b → a, 7 of 60; a → b, 3 of 53; b → c, 3 of 60")
+    told = plots.most_common_confusions(matrix, "abc", count=9)
+    assert told.endswith("; c → b, 1 of 51")  # zeros are no errors
+    assert told.count("; ") == 3
+
+
+def test_of_more_than_three_confusions_the_others_are_counted():
+    matrix = np.full((3, 3), 2) + np.diag([48, 48, 48])
+    told = plots.most_common_confusions(matrix, "abc")
+    assert told == (
+        "Most common confusions: a → b, 2 of 54; a → c, 2 of 54; b → a, 2 of 54; 3 more"
+    )
+    matrix[2, 1] = 5
+    told = plots.most_common_confusions(matrix, "abc", count=4)
+    assert told.startswith("Most common confusions: c → b, 5 of 57; a → b, 2 of 54; ")
+    assert told.endswith("; b → a, 2 of 54; 2 more")
 
 
 def test_a_dollar_sign_is_one(tmp_path):
@@ -143,7 +141,7 @@ def test_show_without_a_screen_says_so(capsys):
     assert "no window can be opened" in capsys.readouterr().out
 
 
-def test_a_title_stands_clear_of_the_captions_of_a_tall_picture(tmp_path):
+def test_a_title_stands_clear_of_the_captions_of_a_tall_plot(tmp_path):
     generator = np.random.default_rng(0)
     names = ["abraham_grampa_simpson", "lisa_simpson"]
     predicted = (
@@ -152,9 +150,9 @@ def test_a_title_stands_clear_of_the_captions_of_a_tall_picture(tmp_path):
         np.tile([[0.2, 0.8]], (20, 1)),
     )
     plots.predictions(tmp_path / "tall.png", *predicted, names, range(20), "A title")
-    picture = plt.imread(tmp_path / "tall.png")[..., :3]
-    assert picture.shape[0] > 1500
-    ink = np.flatnonzero((picture < 0.9).any(axis=(1, 2)))
+    plot = plt.imread(tmp_path / "tall.png")[..., :3]
+    assert plot.shape[0] > 1500
+    ink = np.flatnonzero((plot < 0.9).any(axis=(1, 2)))
     title = ink[: np.argmax(np.diff(ink) > 1) + 1]
     assert len(title) < 35  # 12 points at 150 dots an inch, and no caption with them
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import predict
-from common import datasets, options, photographs
+from common import datasets, options
 
 NAMES = [f"digit {i}" for i in range(10)]
 
@@ -50,7 +50,7 @@ def test_a_photographed_digit_is_inverted_and_placed_as_mnist_has_it(digits, tmp
     found = []
     for i in range(0, 500, 25):
         Image.fromarray(photographed(digits[0][i, ..., 0], rng)).save(tmp_path / "photo.jpg")
-        picture, turned = photographs.prepare(tmp_path / "photo.jpg", (28, 28, 1), "digit")
+        picture, turned = predict.prepare(tmp_path / "photo.jpg", (28, 28, 1), "digit")
         assert turned
         assert (picture.dtype, picture.shape) == (np.uint8, (28, 28, 1))
         assert picture.max() > 200
@@ -65,7 +65,7 @@ def test_a_picture_of_the_networks_own_size_stays_as_it_is(digits, tmp_path):
     Image.fromarray(digit[..., 0]).save(tmp_path / "a.png")
     Image.fromarray(255 - digit[..., 0]).save(tmp_path / "b.png")
     for name, expected in [("a.png", False), ("b.png", True)]:
-        picture, turned = photographs.prepare(tmp_path / name, (28, 28, 1), "digit")
+        picture, turned = predict.prepare(tmp_path / name, (28, 28, 1), "digit")
         np.testing.assert_array_equal(picture, digit)
         assert turned == expected
 
@@ -73,14 +73,14 @@ def test_a_picture_of_the_networks_own_size_stays_as_it_is(digits, tmp_path):
 def test_no_picture_of_the_data_sets_is_taken_for_dark_on_light(digits, tmp_path):
     _, (clothes, _), _ = datasets.load_fashion_mnist(tmp_path, sample=True)
     for pictures in (digits[0], clothes):
-        assert max(photographs._background(p[..., 0].astype(np.float32)) for p in pictures) < 127
+        assert max(predict._background(p[..., 0].astype(np.float32)) for p in pictures) < 127
 
 
 def test_clothing_on_white_fills_the_picture_and_keeps_its_proportions(tmp_path):
     photo = np.full((300, 200), 250, np.uint8)
     photo[50:250, 80:120] = 60  # trousers, say, five times as high as wide
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    picture, turned = photographs.prepare(tmp_path / "photo.png", (28, 28, 1), "clothing")
+    picture, turned = predict.prepare(tmp_path / "photo.png", (28, 28, 1), "clothing")
     assert turned
     rows, columns = (np.flatnonzero((picture[..., 0] > 100).any(axis)) for axis in (1, 0))
     assert (len(rows), len(columns)) in {(28, 5), (28, 6)}
@@ -89,14 +89,14 @@ def test_clothing_on_white_fills_the_picture_and_keeps_its_proportions(tmp_path)
 
 def test_a_blank_page_is_a_picture_too(tmp_path):
     Image.new("L", (300, 200), 255).save(tmp_path / "blank.png")
-    picture, _ = photographs.prepare(tmp_path / "blank.png", (28, 28, 1), "digit")
+    picture, _ = predict.prepare(tmp_path / "blank.png", (28, 28, 1), "digit")
     assert picture.max() == 0
 
 
 def test_a_large_photograph_takes_little_memory(tmp_path):
     Image.new("L", (6000, 4000), 255).save(tmp_path / "large.jpg")
     tracemalloc.start()
-    photographs.prepare(tmp_path / "large.jpg", (28, 28, 1), "digit")
+    predict.prepare(tmp_path / "large.jpg", (28, 28, 1), "digit")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150e6  # of NumPy's arrays; 58 bytes a pixel would be 1.4 GB
@@ -113,7 +113,7 @@ def test_transparent_deep_and_turned_pictures_are_seen_as_a_viewer_shows_them(di
     exif[0x0112] = 6  # to be shown turned by 90 degrees
     on_its_side.save(tmp_path / "turned.png", exif=exif)
     for name in ["clear.png", "deep.png", "turned.png"]:
-        picture, _ = photographs.prepare(tmp_path / name, (28, 28, 1), "digit")
+        picture, _ = predict.prepare(tmp_path / name, (28, 28, 1), "digit")
         assert likeness(picture, digit) > 0.99, name
 
 
@@ -121,7 +121,7 @@ def test_of_a_color_photograph_the_middle_is_taken(tmp_path):
     photo = np.zeros((60, 100, 3), np.uint8)
     photo[:, 20:80, 0] = 200
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    picture, turned = photographs.prepare(tmp_path / "photo.png", (32, 32, 3), "square")
+    picture, turned = predict.prepare(tmp_path / "photo.png", (32, 32, 3), "square")
     assert not turned
     np.testing.assert_array_equal(picture[1:-1, 1:-1], np.broadcast_to([200, 0, 0], (30, 30, 3)))
 

@@ -4,12 +4,11 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
-from conftest import REPO, run_folder
+from conftest import read_until, run_folder
 
 from common import options
 
@@ -121,18 +120,9 @@ MOMENTS = MOMENTS if os.environ.get("ALL_MOMENTS") else MOMENTS[:2]
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL to send on Windows")
 @pytest.mark.parametrize(("line", "seconds"), MOMENTS)
-def test_a_killed_lesson_ends_with_every_file(offline, lesson, tmp_path, line, seconds):
-    process = subprocess.Popen(
-        [sys.executable, "train_mnist.py", *SMALL, "--output-dir", str(tmp_path)],
-        cwd=REPO,
-        env=offline,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    for printed in process.stdout:
-        if printed.startswith(line):
-            break
+def test_a_killed_lesson_ends_with_every_file(start, lesson, tmp_path, line, seconds):
+    process = start("train_mnist.py", *SMALL, "--output-dir", tmp_path)
+    read_until(process, line)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
@@ -170,27 +160,16 @@ MOMENTS_OF_TWO = MOMENTS_OF_TWO if os.environ.get("ALL_MOMENTS") else MOMENTS_OF
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL to send on Windows")
 @pytest.mark.parametrize(("line", "before", "seconds"), MOMENTS_OF_TWO)
 def test_a_killed_lesson_of_two_models_ends_with_every_file(
-    offline, lesson, tmp_path, line, before, seconds
+    start, lesson, tmp_path, line, before, seconds
 ):
     small = ["--sample", "--epochs", "3", "--image-size", "32", "--cache", "disk"]
-    process = subprocess.Popen(
-        [sys.executable, "train_simpsons.py", *small, "--output-dir", str(tmp_path)],
-        cwd=REPO,
-        env=offline,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    for printed in process.stdout:
-        if printed.startswith(line):
-            before -= 1
-            if before < 0:
-                break
+    process = start("train_simpsons.py", *small, "--output-dir", tmp_path)
+    read_until(process, line, before)
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     folder = run_folder(tmp_path)
-    trained = (folder / "plain.keras").exists()
+    trained = (folder / "trained-plain.keras").exists()
     done = lesson("train_simpsons.py", "--resume", "--output-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     names = "classes examples augmented curves confusion_matrix predictions mistakes"

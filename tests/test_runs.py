@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from common import options, runs
+from common.datasets import Source
 
 EPOCHS = 4
 rng = np.random.default_rng(0)
@@ -195,3 +197,137 @@ def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
     stem = tmp_path / "mnist-cnn" / "20260101-000000"
     made = [runs.make_new(stem) for _ in range(3)]
     assert [path.name for path in made] == [stem.name, f"{stem.name}-2", f"{stem.name}-3"]
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    path = tmp_path / "predicted.png"
+    for name in ["predicted.png", "predicted-2.png", "predicted-3.png"]:
+        found = runs.unused(path)
+        assert found.name == name
+        found.touch()
+
+
+def test_json_is_there_whole_or_not_at_all(tmp_path):
+    runs.write_json(tmp_path / "results.json", {"accuracy": 0.5})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        runs.write_json(tmp_path / "results.json", {"accuracy": float("nan")})
+    assert json.loads((tmp_path / "results.json").read_text()) == {"accuracy": 0.5}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+# What is kept of several models
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run with what two trained models have left: the run, and the names of these files."""
+    run = runs.Run(arguments(tmp_path), None, "cnn")
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    for suffix in ("", "-plain"):
+        for kind in ("best", "trained"):
+            model.save(run.folder / f"{kind}{suffix}.keras")
+        (run.folder / f"history{suffix}.csv").write_text("epoch,val_accuracy\n0,0.5\n1,0.4\n")
+        (run.folder / f"backup{suffix}").mkdir()
+    return run
+
+
+def names(run):
+    return sorted(path.name for path in run.folder.iterdir())
+
+
+OF_THE_FIRST = ["backup", "best.keras", "history.csv", "trained.keras"]
+
+
+def test_a_model_of_a_run_that_is_not_resumed_is_not_trained_and_its_files_go(trained):
+    before = names(trained)
+    assert not trained.is_trained("-plain")
+    assert names(trained) == sorted([options.BEGUN, *OF_THE_FIRST])
+    assert len(before) == 1 + 2 * len(OF_THE_FIRST)
+
+
+def test_a_model_of_a_resumed_run_is_trained_where_its_file_is_whole(trained):
+    resumed = runs.Run(arguments(trained.folder, resume=True), None, "cnn")
+    before = names(resumed)
+    assert resumed.is_trained("-plain")
+    assert resumed.is_trained()
+    assert resumed.best("val_accuracy", "-plain") == 0.5
+    assert resumed.history("-plain") == {"val_accuracy": [0.5, 0.4]}
+    path = resumed.folder / "trained-plain.keras"
+    path.write_bytes(path.read_bytes()[:-500])
+    assert not resumed.is_trained("-plain")
+    path.unlink()
+    assert not resumed.is_trained("-plain")
+    assert names(resumed) == [name for name in before if name not in (path.name, "backup")]
+
+
+# The best run of another model
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of the cnn, on a machine whose repository keeps no run."""
+    monkeypatch.setattr(options, "HOME", tmp_path / "home")
+    return runs.Run(arguments(tmp_path / "outputs"), None, "cnn")
+
+
+@pytest.fixture
+def finished(run):
+    """Leave a finished run of the mlp: `finished("one", 0.9, source="sample")`; its results."""
+
+    def finished(name, accuracy, source="folder", test=100, place=None):
+        folder = (place or run.args.output_dir) / "cups-mlp" / name
+        folder.mkdir(parents=True)
+        results = {
+            "name": name,
+            "data": {"source": source, "test": test},
+            "validation": {"accuracy": accuracy},
+        }
+        runs.write_json(folder / options.FINISHED, results)
+        return results
+
+    return finished
+
+
+FOLDER, SAMPLE = Source("folder", Path("data")), Source("sample", Path("data/sample"))
+
+
+def test_of_several_runs_the_best_on_the_validation_set_is_compared(run, finished):
+    assert run.best_of("mlp", FOLDER, 100) is None
+    finished("20260101-000000", 0.81)
+    best = finished("20260102-000000", 0.88)
+    finished("20260103-000000", 0.42)  # one epoch, to have a look
+    assert run.best_of("mlp", FOLDER, 100) == best
+    assert run.best_of("cnn", FOLDER, 100) is None
+
+
+def test_a_better_run_that_the_repository_keeps_is_compared(run, finished):
+    finished("20260101-000000", 0.81)
+    kept = finished("seed-0", 0.88, place=options.HOME / "outputs" / "reference")
+    assert run.best_of("mlp", FOLDER, 100) == kept
+    better = finished("20260102-000000", 0.89)
+    assert run.best_of("mlp", FOLDER, 100) == better
+
+
+def test_only_runs_on_the_same_data_are_compared(run, finished):
+    sample = finished("sample", 0.7, source="sample")
+    whole = finished("whole", 0.9, source="download")  # the same as in a folder
+    finished("other count", 0.95, test=99)
+    assert run.best_of("mlp", SAMPLE, 100) == sample
+    assert run.best_of("mlp", FOLDER, 100) == whole
+    assert run.best_of("mlp", FOLDER, 101) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *["", "[]", "null", "{}", '{"data": null}', '{"data": {"source": "folder"', b"\xff\xfe"],
+        '{"data": {"source": "folder", "test": 100}, "validation": {"accuracy": "0.99"}}',
+    ],
+)
+def test_damaged_results_are_passed_over(run, finished, content):
+    finished("damaged", 0.99)
+    path = run.args.output_dir / "cups-mlp" / "damaged" / options.FINISHED
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert run.best_of("mlp", FOLDER, 100) is None
+    whole = finished("whole", 0.5)
+    assert run.best_of("mlp", FOLDER, 100) == whole
