@@ -9,8 +9,8 @@ better is a convolutional network (CNN)?
     python train_cifar10.py --model cnn   # the CNN
     python train_cifar10.py --sample      # on 6,000 generated drawings; works offline
 
-The MLP reaches a test accuracy of 66.58% after 12 minutes of training, the CNN 91.99% after 41 (seed
-0), on two CPU cores (AMD EPYC, Zen 5; the CNN in bfloat16).
+The MLP reaches a test accuracy of 66.58% after 12 minutes of training, the CNN 91.99% after 41
+(seed 0), on two CPU cores (AMD EPYC, Zen 5; the CNN in bfloat16).
 """
 
 # %% [markdown]

@@ -15,14 +15,6 @@ os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
 ENVIRONMENT = dict(os.environ)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Let one process make the run of a lesson, and all tests of that run."""
-    for item in items:
-        if "case" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.callspec.id))
-
-
 @pytest.fixture(autouse=True)
 def in_a_terminal(monkeypatch):
     """No notebook, although some packages of the tests import its kernel."""
