@@ -10,7 +10,7 @@ better is a convolutional network (CNN)?
     python train_cifar10.py --sample      # on 6,000 generated drawings; works offline
 
 The MLP reaches a test accuracy of 66.58% after 12 minutes of training on two CPU cores (AMD EPYC,
-Zen 5), the CNN 92.45% after 20 (Intel Xeon with AMX, in bfloat16). Both are of seed 0.
+Zen 5), the CNN 92.45% after 20 (Intel Xeon with AMX, in bfloat16). Both with seed 0.
 """
 
 # %% [markdown]
@@ -162,19 +162,24 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # image.
 #
 # **The CNN** (convolutional neural network). A **convolution** slides small filters over the
-# image, with 3x3 weights for each color or feature map of its input. Each filter responds to one
-# pattern, wherever it occurs, and its outputs form a **feature map**, here as high and wide as its
-# input (`padding="same"`). **Max pooling** keeps the largest of 2x2 neighbors, so that later
-# filters see larger parts of the image. **Global max pooling** keeps the largest value of each
-# feature map.
+# image. Each filter responds to one pattern, wherever it occurs, and its outputs form a **feature
+# map**. The learned filters here have 3x3 weights for each feature map of their input; with
+# `padding="same"`, height and width stay the same. **Max pooling** keeps the largest of 2x2
+# neighbors, so that later filters see larger parts of the image. **Global max pooling** keeps the
+# largest value of each feature map.
 #
-# The CNN's first filters are not learned, but computed from all 2x2 pixels of 1,000 training
-# images. Neighboring pixels are much alike. **Whitening** (Page, 2018; Jordan, 2024) turns the
-# twelve numbers of 2x2 pixels into twelve others that do not correlate and have equal variance. So
-# the next layers learn faster. `np.linalg.eigh` finds the directions in which the numbers vary,
-# and the variance along each. A filter is a direction divided by the root of its variance (plus
-# 0.001, so that noise is not magnified). Each is there a second time with the opposite sign,
-# because ReLU drops what is negative.
+# The CNN's first filters are not learned (`trainable=False`). We compute them from training
+# images. Each looks at a **patch** of 2x2 pixels: 2 x 2 x 3 = 12 numbers. Neighboring pixels are
+# much alike, so these numbers mostly repeat each other: they **correlate**. **Whitening** (Page,
+# 2018; Jordan, 2024) replaces them by twelve weighted sums that do not correlate and have about
+# the same variance. So a faint edge counts as much as the brightness.
+#
+# The **covariance** tells how each two of the twelve numbers vary together, over all patches of
+# 1,000 images. From it, `np.linalg.eigh` computes twelve sets of weights whose sums do not
+# correlate, and the variance of each sum. A filter is such a set, divided by the root of its
+# variance. We add 0.001 to the variance first: a sum that hardly varies is mostly noise, and would
+# be magnified. ReLU drops what is negative, so each filter is there twice, once with the opposite
+# sign: 24 in all.
 #
 # Both have these:
 #
@@ -219,13 +224,13 @@ def block(filters):
 if args.model == "mlp":
     hidden = [keras.layers.Flatten(), *dense(2048), *dense(1024), *dense(512)]
 else:
-    parts = np.lib.stride_tricks.sliding_window_view(x_train[:1000], (2, 2, 3), axis=(1, 2, 3))
-    covariance = np.cov(parts.reshape(-1, 12) / 127.5, rowvar=False)  # shape (12, 12)
-    variances, directions = np.linalg.eigh(covariance)
-    filters = (directions / np.sqrt(variances + 1e-3)).reshape(2, 2, 3, 12)
+    patches = np.lib.stride_tricks.sliding_window_view(x_train[:1000], (2, 2, 3), axis=(1, 2, 3))
+    covariance = np.cov(patches.reshape(-1, 12) / 127.5, rowvar=False)  # a row is a patch
+    variances, weights = np.linalg.eigh(covariance)  # a column of weights is a set
+    kernel = (weights / np.sqrt(variances + 1e-3)).reshape(2, 2, 3, 12)
     whitening = keras.layers.Conv2D(24, kernel_size=2, use_bias=False, trainable=False)
-    whitening.build((None, 32, 32, 3))
-    whitening.set_weights([np.concatenate([filters, -filters], axis=-1)])
+    whitening.build((None, 32, 32, 3))  # makes its weights, so that they can be set
+    whitening.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
     hidden = [whitening, keras.layers.ReLU(), *block(64), *block(256), *block(256)]
     hidden += [keras.layers.GlobalMaxPooling2D()]
 model = keras.Sequential(
@@ -287,7 +292,7 @@ print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}"
 #   `python train_cifar10.py --resume` continues with the epoch in which it was cut off.
 #
 # `EarlyStopping` is not among them: it would end the training before the learning rate has decayed
-# to 0. The lesson on Fashion-MNIST shows where it helps.
+# to 0. The lesson on Fashion-MNIST tries it out.
 
 # %%
 callbacks = [
@@ -322,11 +327,13 @@ print(f"Trained for {fit_seconds:.0f} s; best epoch: {best_epoch}")
 # ## Look at the learning curves
 #
 # While the learning rate is high, the validation curves jump; they settle as it decays. `fit`
-# measures the training accuracy during an epoch, on augmented images and with dropout; validation
-# has neither. So validation can look better at first.
+# measures the training accuracy during an epoch, on augmented images (the MLP with dropout, too);
+# validation has neither. So validation can look better at first.
 #
-# Watch for **overfitting**: the training loss goes on falling while the validation loss rises.
-# Then the model memorizes its training images.
+# Watch for **overfitting**: the model memorizes its training images. It shows as a growing gap
+# between training and validation. Where it is strong, the validation loss rises while the training
+# loss falls. Here, the decaying learning rate can keep the validation loss level while the gap
+# grows.
 
 # %%
 epochs = np.arange(1, len(history["loss"]) + 1)
@@ -346,17 +353,19 @@ plots.save(figure, run.folder / "curves.png")
 # ## Look for near-duplicates
 #
 # Does the training set hold images of the test set? Then the test also asks for what was
-# memorized. That is **data leakage**. First we count exact duplicates: images whose bytes are all
-# the same. **Near-duplicates** are the same photograph in another size, crop or brightness. Barz
-# and Denzler (2020) found them for 3.3% of CIFAR-10's test images.
+# memorized. That is **data leakage**. First we count exact duplicates, within the two sets and
+# between them: images whose bytes are all the same. **Near-duplicates** are the same photograph in
+# another size, crop, brightness or color. Barz and Denzler (2020) found them for 3.3% of CIFAR-10's
+# test images.
 #
 # To find them, we describe each image by its edges: the differences between neighboring pixels of
 # a gray thumbnail of 16x16 pixels. (Compared by their pixels, two blue skies would be alike.)
 # `normalize` gives each row of differences the length 1, so that contrast does not matter. Then
 # `NearestNeighbors` finds the most similar training image of each test image. A distance of at
 # most 0.55 counts as a near-duplicate; that is a **cosine similarity** of 1 - 0.55² / 2 = 0.85 or
-# more. We chose this limit by eye: all of the 40 pairs just inside it were near-duplicates, about
-# nine of ten just outside. So what it finds is reliable, and it misses about half of those 3.3%.
+# more. We chose this limit by eye: all of the 40 pairs just inside it were near-duplicates, and so
+# were about nine of ten just outside it. So what it finds is reliable, and it misses about half of
+# those 3.3%.
 #
 # We keep the published sets, so that the result can be compared with others. But we also evaluate
 # without the test images that have a near-duplicate. In `near_duplicates.png`, look at the least
@@ -391,7 +400,8 @@ if len(leaked):
 #
 # We load the model of the best epoch and append a softmax, so that it outputs probabilities. Now
 # the test set is used; nothing is chosen by what it shows. The training images are evaluated
-# without augmentation and dropout this time. The line `test without near-duplicates` leaves out
+# without augmentation this time, and without the MLP's dropout; in full precision, an accuracy can
+# differ a little from that of `fit`. The line `test without near-duplicates` leaves out
 # what was found above. Two measures per class say more than accuracy:
 #
 # - **Precision**: of the images predicted to be a cat, the share that is a cat.
@@ -512,4 +522,6 @@ run.finish(
 #
 # 2. Train the CNN without augmentation: remove the line that begins with `.map(`. What happens to
 #    the gap between the accuracies of the training set and of the validation set?
-# 3. Remove both lines with `BatchNormalization` in `block`. How far does the CNN get?
+# 3. In the line that begins with `hidden = [whitening`, replace `whitening` by
+#    `keras.layers.Conv2D(24, kernel_size=2)`, so that the CNN learns its first filters, too. Which
+#    of the two is ahead after the first epoch, and which after the last?
