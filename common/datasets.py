@@ -255,7 +255,7 @@ def drawn(function, *arguments):
     """
     script = SAMPLES / "draw.py"
     if not script.exists():
-        raise DataError(f"there are no data, and no sample in {SAMPLES}. Name a folder of data.")
+        raise DataError(f"no data, and no sample in {SAMPLES}. Name a folder with --data-dir.")
     return runpy.run_path(str(script))[function](*arguments)
 
 
