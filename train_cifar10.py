@@ -449,7 +449,7 @@ print(plots.most_common_confusions(matrix, class_names, count=5))
 # %%
 ten = (x_validation[:10], y_validation[:10], probabilities["validation"][:10], class_names)
 for label, row in zip(y_validation[:10], probabilities["validation"][:10], strict=True):
-    prediction = f"{class_names[row.argmax()]} ({row.max():.0%})"
+    prediction = f"{class_names[row.argmax()]} ({plots.percent(row.max())})"
     print(f"  true {class_names[label]}, predicted {prediction}")
 title = "The first ten images of the validation set"
 plots.predictions(run.folder / "predictions.png", *ten, range(10), title)

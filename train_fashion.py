@@ -329,16 +329,15 @@ train("together", together_model, original_data, [stop])
 #
 # In this training, the learning rate is not constant. It warms up from 0 to `--learning-rate` over
 # the first 20% of the steps, because the first gradients are unreliable. Then it decays to 0 along
-# a cosine, so that the weights settle.
-# `EarlyStopping` would cut that short. Instead, `ModelCheckpoint` saves the model whenever its
-# validation accuracy is the best so far.
+# a cosine, so that the weights settle. `EarlyStopping` would cut that short. Instead,
+# `ModelCheckpoint` saves the model whenever its validation accuracy is the best so far.
 
 
 # %%
 def block(filters):
     """Two convolutions; the pooling between them halves height and width."""
     return [
-        # Batch normalization adds a bias of its own; the default of 0.99 is slower to follow.
+        # Batch normalization adds a bias of its own. Default 0.99: slower running means.
         keras.layers.Conv2D(filters, kernel_size=3, padding="same", use_bias=False),
         keras.layers.MaxPooling2D(),
         keras.layers.BatchNormalization(momentum=0.9),
@@ -421,8 +420,8 @@ plots.save(figure, run.folder / "curves.png")
 # network can also do equally badly on both. So look for a small gap together with a high accuracy
 # on new images. Early stopping and the last model choose their epoch by the validation set, so
 # their validation accuracy is a little too good to be true; their test accuracy is not.
-# Differences of a point can be chance, because the last epoch can be a bad one: compare runs
-# with other seeds.
+# Differences of a point can be chance, because the last epoch can be a bad one: compare runs with
+# other seeds.
 
 # %%
 images = {"train": x_train, "validation": x_validation, "test": x_test}
