@@ -8,7 +8,10 @@ from conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import beside_the_tutorials
+import ideas
 import side
+
+from common import options
 
 
 def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
@@ -65,3 +68,39 @@ def test_a_mistake_is_answered_in_one_line(lesson):
     done = lesson("benchmarks/beside_the_tutorials.py", "minst")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("beside_the_tutorials.py: error: unknown lesson minst; known are")
+
+
+@pytest.mark.parametrize("name", ideas.LESSONS)
+def test_each_idea_changes_lines_that_its_lesson_has(name):
+    script, _, always, changes = ideas.LESSONS[name]
+    text = (REPO / script).read_text(encoding="utf-8")
+    for idea, pairs in changes.items():
+        assert idea.startswith(("with-", "without-"))
+        compile(ideas.change(text, [*always, *pairs]), idea, "exec")
+
+
+def test_a_line_that_is_not_there_is_named():
+    with pytest.raises(options.Mistake, match="0 times, not once: 'epoch = 3'"):
+        ideas.change("epochs = 3\n", [("epoch = 3", "epoch = 4")])
+
+
+def test_a_lesson_is_compared_with_its_changed_copy(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    command = ["cifar10-mlp", "--ideas", "with-label-smoothing"]
+    done = lesson("benchmarks/ideas.py", *command, "--sample", "--epochs", 1, "--output", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    runs = json.loads(output.read_text(encoding="utf-8"))["runs"]
+    assert list(runs) == ["the lesson", "with-label-smoothing"]
+    assert [list(seeds) for seeds in runs.values()] == [["0"], ["0"]]
+    assert runs["the lesson"]["0"]["epochs"] == 1
+    assert runs["the lesson"]["0"]["train"] != runs["with-label-smoothing"]["0"]["train"]
+    assert ideas.row("with-label-smoothing", runs) in done.stdout
+
+
+def test_a_gain_is_that_of_the_lesson_over_its_copy():
+    def run(accuracy):
+        parts = {part: {"accuracy": accuracy} for part in ("train", "validation", "test")}
+        return parts | {"fit_seconds": 20.0}
+
+    runs = {"the lesson": {"0": run(0.92), "1": run(0.93)}, "x": {"0": run(0.9), "1": run(0.94)}}
+    assert ideas.row("x", runs) == "| x | 92.00 | 92.00 | 92.00 | +0.50 (-1.00 to +2.00) | 20 s |"

@@ -1,0 +1,172 @@
+"""Change one idea in a copy of a lesson, train both, and compare them.
+
+    python benchmarks/ideas.py cifar10-cnn                                # each of its ideas
+    python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas with-label-smoothing
+    python benchmarks/ideas.py cifar10-mlp --sample --epochs 1                # does it work?
+
+An idea is a change of a few lines: the lesson without something that it has, or with something
+that we tried and left out. All else is the lesson's own code. The lesson itself is trained first,
+with the same seeds. Compare the validation accuracies: by them we chose. The test accuracy stands
+beside them and chooses nothing. One training after another; each takes as long as the lesson's.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+HOME = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(HOME))
+
+from common import devices, options
+
+FLIP = 'keras.layers.RandomFlip("horizontal"),'
+ERASE = "keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.2), fill_value=127),"
+SWAP = "keras.callbacks.SwapEMAWeights(swap_on_epoch=True), "
+LABEL_SMOOTHING = [
+    ("((x_train, y_train))", "((x_train, keras.utils.to_categorical(y_train)))"),
+    ("(x_validation, y_validation))", "(x_validation, keras.utils.to_categorical(y_validation)))"),
+    (
+        "SparseCategoricalCrossentropy(from_logits=True)",
+        "CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)",
+    ),
+]
+# Filter i begins with a 1 at its center for feature map i of its input, and 0 elsewhere.
+IDENTITY = """for layer in model.layers:
+    if isinstance(layer, keras.layers.Conv2D) and layer.trainable:
+        kernel = layer.get_weights()[0]
+        count = np.arange(min(kernel.shape[2:]))
+        kernel[:, :, :, count] = 0
+        kernel[1, 1, count, count] = 1
+        layer.set_weights([kernel])
+"""
+# For each lesson: the script, its options, lines that change in all of its trainings, and its
+# ideas, each with the lines that it changes, as pairs of old and new.
+LESSONS = {
+    "cifar10-mlp": (
+        "train_cifar10.py",
+        [],
+        [],
+        {
+            "with-label-smoothing": LABEL_SMOOTHING,
+            "with-random-erasing": [(FLIP, f"{FLIP} {ERASE}")],
+        },
+    ),
+    "cifar10-cnn": (
+        "train_cifar10.py",
+        ["--model", "cnn"],
+        [],
+        {
+            "without-whitening": [
+                ("hidden = [whitening,", "hidden = [keras.layers.Conv2D(24, kernel_size=2),")
+            ],
+            "with-identity-filters": [("model.summary()\n", f"{IDENTITY}model.summary()\n")],
+            "with-label-smoothing": LABEL_SMOOTHING,
+            "with-random-erasing": [(FLIP, f"{FLIP} {ERASE}")],
+            "with-averaged-weights": [
+                ("weight_decay=weight_decay)", "weight_decay=weight_decay, use_ema=True)"),
+                ("callbacks = [", f"callbacks = [{SWAP}"),  # the first: all others see the mean
+            ],
+            "with-sgd": [
+                ("warmup_target=args.learning_rate", "warmup_target=0.1"),
+                ("AdamW(learning_rate, ", "SGD(learning_rate, momentum=0.9, nesterov=True, "),
+                ("else 0.25", "else 0.005"),
+            ],
+        },
+    ),
+}
+
+
+def main():
+    parser = options.Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("lesson", choices=LESSONS)
+    parser.add_argument("--ideas", nargs="+", metavar="IDEA", help="default: all of the lesson's")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
+    parser.add_argument("--epochs", type=int, help="default: the lesson's")
+    parser.add_argument("--sample", action="store_true", help="on the small sample")
+    parser.add_argument("--data-dir", type=options.existing_folder, default=HOME / "data")
+    parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/ideas)")
+    options.answer_mistakes(parser.prog)
+    args = parser.parse_args()
+    script, command, always, ideas = LESSONS[args.lesson]
+    if unknown := sorted(set(args.ideas or []) - set(ideas)):
+        parser.error(f"unknown idea {unknown[0]}; known are {', '.join(ideas)}")
+    command = [*command, "--data-dir", str(args.data_dir.resolve())]
+    command += ["--sample"] if args.sample else []
+    command += ["--epochs", str(args.epochs)] if args.epochs else []
+
+    output = args.output or HOME / "outputs" / "ideas" / time.strftime("%Y%m%d-%H%M%S.json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    record = {"lesson": args.lesson, "options": command[2:], "processor": devices.cpu_name()}
+    record |= {"date": time.strftime("%Y-%m-%d"), "runs": {}}
+    source = (HOME / script).read_text(encoding="utf-8")
+    for idea in ["the lesson", *(args.ideas or ideas)]:
+        changed = change(source, [*always, *ideas.get(idea, [])])
+        for seed in args.seeds:
+            figures = train(script, changed, [*command, "--seed", str(seed)])
+            record["runs"].setdefault(idea, {})[str(seed)] = figures
+            output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if idea == "the lesson":
+            print("| | training | validation | test | gain | fit |\n|---|---|---|---|---|---|")
+        print(row(idea, record["runs"]), flush=True)
+    print(f"Figures: {output}")
+
+
+def change(text, pairs):
+    """Replace each old text by the new one; the old one occurs exactly once."""
+    for old, new in pairs:
+        if text.count(old) != 1:
+            raise options.Mistake(f"the lesson has {text.count(old)} times, not once: {old!r}")
+        text = text.replace(old, new)
+    return text
+
+
+def train(script, text, command):
+    """Run a changed lesson in a folder of its own; return its figures."""
+    with tempfile.TemporaryDirectory() as place:
+        place = Path(place)
+        (place / script).write_text(text, encoding="utf-8")
+        for folder in ("common", "data/sample"):
+            shutil.copytree(HOME / folder, place / folder)
+        command = [sys.executable, script, *command, "--output-dir", str(place / "outputs")]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+        found = list(place.glob("outputs/*/*/results.json"))
+        if done.returncode or not found:
+            raise options.Mistake(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+        results = json.loads(found[0].read_text(encoding="utf-8"))
+    parts = ("train", "validation", "test")
+    keys = ("parameters", "epochs", "best_epoch", "fit_seconds", *parts)
+    return {key: results[key] for key in keys}
+
+
+def row(idea, runs):
+    """A row of a Markdown table: accuracies in percent and seconds, means over the seeds.
+
+    The gain is that of the lesson over the changed copy, in points of validation accuracy, with
+    the lowest and the highest of the seeds in brackets.
+    """
+    accuracy = {part: percent(runs[idea], part) for part in ("train", "validation", "test")}
+    means = [f"{np.mean(values):.2f}" for values in accuracy.values()]
+    gains = np.subtract(percent(runs["the lesson"], "validation"), accuracy["validation"])
+    gain = f"{gains.mean():+.2f} ({gains.min():+.2f} to {gains.max():+.2f})"
+    seconds = np.mean([figures["fit_seconds"] for figures in runs[idea].values()])
+    return f"| {' | '.join([idea, *means, gain, f'{seconds:.0f} s'])} |"
+
+
+def percent(runs, part):
+    """The accuracy of each seed's run on a part of the data, in percent."""
+    return [100 * figures[part]["accuracy"] for figures in runs.values()]
+
+
+if __name__ == "__main__":
+    main()
