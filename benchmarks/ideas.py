@@ -1,13 +1,14 @@
 """Change one idea in a copy of a lesson, train both, and compare them.
 
-    python benchmarks/ideas.py cifar10-cnn                                # each of its ideas
+    python benchmarks/ideas.py cifar10-cnn                           # each of its ideas
     python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas with-label-smoothing
-    python benchmarks/ideas.py cifar10-mlp --sample --epochs 1                # does it work?
+    python benchmarks/ideas.py cifar10-mlp --sample --epochs 1       # does it work?
 
 An idea is a change of a few lines: the lesson without something that it has, or with something
-that we tried and left out. All else is the lesson's own code. The lesson itself is trained first,
-with the same seeds. Compare the validation accuracies: by them we chose. The test accuracy stands
-beside them and chooses nothing. One training after another; each takes as long as the lesson's.
+that it does not have. All else is the lesson's own code. The lesson itself is trained first, with
+the same seeds. One training follows another, and each takes about as long as the lesson's.
+
+Compare the validation accuracies. The test accuracies stand beside them, and choose nothing.
 """
 
 import argparse
@@ -46,12 +47,11 @@ IDENTITY = """for layer in model.layers:
         kernel[1, 1, count, count] = 1
         layer.set_weights([kernel])
 """
-# For each lesson: the script, its options, lines that change in all of its trainings, and its
-# ideas, each with the lines that it changes, as pairs of old and new.
+# For each lesson: the script, its options, and its ideas, each with the text that it changes, as
+# pairs of old and new.
 LESSONS = {
     "cifar10-mlp": (
         "train_cifar10.py",
-        [],
         [],
         {
             "with-label-smoothing": LABEL_SMOOTHING,
@@ -61,7 +61,6 @@ LESSONS = {
     "cifar10-cnn": (
         "train_cifar10.py",
         ["--model", "cnn"],
-        [],
         {
             "without-whitening": [
                 ("hidden = [whitening,", "hidden = [keras.layers.Conv2D(24, kernel_size=2),")
@@ -71,7 +70,7 @@ LESSONS = {
             "with-random-erasing": [(FLIP, f"{FLIP} {ERASE}")],
             "with-averaged-weights": [
                 ("weight_decay=weight_decay)", "weight_decay=weight_decay, use_ema=True)"),
-                ("callbacks = [", f"callbacks = [{SWAP}"),  # the first: all others see the mean
+                ("callbacks = [", f"callbacks = [{SWAP}"),  # first: the others get the mean
             ],
             "with-sgd": [
                 ("warmup_target=args.learning_rate", "warmup_target=0.1"),
@@ -98,7 +97,7 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/ideas)")
     options.answer_mistakes(parser.prog)
     args = parser.parse_args()
-    script, command, always, ideas = LESSONS[args.lesson]
+    script, command, ideas = LESSONS[args.lesson]
     if unknown := sorted(set(args.ideas or []) - set(ideas)):
         parser.error(f"unknown idea {unknown[0]}; known are {', '.join(ideas)}")
     command = [*command, "--data-dir", str(args.data_dir.resolve())]
@@ -111,7 +110,7 @@ def main():
     record |= {"date": time.strftime("%Y-%m-%d"), "runs": {}}
     source = (HOME / script).read_text(encoding="utf-8")
     for idea in ["the lesson", *(args.ideas or ideas)]:
-        changed = change(source, [*always, *ideas.get(idea, [])])
+        changed = change(source, ideas.get(idea, []))
         for seed in args.seeds:
             figures = train(script, changed, [*command, "--seed", str(seed)])
             record["runs"].setdefault(idea, {})[str(seed)] = figures
@@ -126,7 +125,9 @@ def change(text, pairs):
     """Replace each old text by the new one; the old one occurs exactly once."""
     for old, new in pairs:
         if text.count(old) != 1:
-            raise options.Mistake(f"the lesson has {text.count(old)} times, not once: {old!r}")
+            raise options.Mistake(
+                f"this is in the lesson {text.count(old)} times, not once: {old!r}"
+            )
         text = text.replace(old, new)
     return text
 
