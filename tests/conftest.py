@@ -96,9 +96,9 @@ def read_until(process, beginning, before=0):
     return pytest.fail(process.stderr.read())
 
 
-def run_folder(output_dir):
-    """The only run folder under `output_dir`."""
-    (folder,) = (path for path in output_dir.glob("*/*") if path.is_dir())
+def run_folder(output_dir, name="*"):
+    """The only run folder under `output_dir`, or the only one of a lesson such as "mnist-cnn"."""
+    (folder,) = (path for path in output_dir.glob(f"{name}/*") if path.is_dir())
     return folder
 
 
