@@ -49,10 +49,11 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/benchmarks)")
     parser.add_argument("--sample", action="store_true", help="on the small samples")
     parser.add_argument("--epochs", type=int, help="of both sides (default: their own)")
+    parser.add_argument("--precision", choices=["auto", "float32", "mixed"], help="of the lessons")
     parser.add_argument(
         "--until-passed",
         action="store_true",
-        help="end the lesson's training when it has passed the tutorial's accuracy",
+        help="end the lesson's training when it has used the tutorial's time and passed it",
     )
     options.answer_mistakes(parser.prog)
     args = parser.parse_args()
@@ -71,6 +72,7 @@ def main():
             "sample": args.sample,
             "epochs": args.epochs,
             "until_passed": args.until_passed,
+            "precision": args.precision,
         },
         "import": import_only,
     }
@@ -86,8 +88,10 @@ def main():
             theirs = measure("tutorial", name, [*short, *data])
             goal = theirs["test_accuracy"]
             print(f"{name}: our lesson …", flush=True)
-            until = ["--goal", str(goal)] if args.until_passed else []
-            ours = measure("lesson", name, [*until, *short, *data, *extra])
+            wishes = ["--precision", args.precision] if args.precision else []
+            if args.until_passed:
+                wishes += ["--goal", str(goal), "--seconds", str(theirs["fit_seconds"])]
+            ours = measure("lesson", name, [*wishes, *short, *data, *extra])
         record[name] = compare(theirs, ours, import_only)
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         show(name, peer, record[name])
@@ -111,12 +115,14 @@ def compare(theirs, ours, import_only):
     """Both sides, and the ratios of ours to theirs."""
     goal = theirs["test_accuracy"]
     passed = next((seconds for seconds, accuracy, _ in ours["epochs"] if accuracy > goal), None)
+    epochs = [epoch for epoch in ours["epochs"] if epoch[0] <= theirs["fit_seconds"]]
     first = next(seconds for seconds, accuracy, _ in theirs["epochs"] if accuracy >= goal)
     memory = [side["peak_megabytes"] - import_only for side in (ours, theirs)]
     return {
         "tutorial": theirs,
         "lesson": ours,
         "seconds_until_passed": passed,
+        "our_accuracy_at_their_end": epochs[-1][1] if epochs else None,
         "ratios": {
             "until_passed_to_their_fit": passed and passed / theirs["fit_seconds"],
             "until_passed_to_their_first": passed and passed / first,
@@ -140,6 +146,8 @@ def show(name, peer, pair):
         print(f"  {first:.2f} of the time after which they had it first")
     else:
         print("  their accuracy was not passed")
+    if pair["our_accuracy_at_their_end"]:
+        print(f"  when theirs ended, ours had {pair['our_accuracy_at_their_end']:.2%}")
     print(f"  memory above the bare import of both packages: {ratios['memory_above_import']:.2f}")
     waiting, step = pair["lesson"]["waiting"], pair["lesson"]["step_seconds"]
     if step:

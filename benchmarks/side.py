@@ -27,6 +27,7 @@ def main():
     parser.add_argument("report", type=Path)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--goal", type=float, help="end the lesson's training above this accuracy")
+    parser.add_argument("--seconds", type=float, default=0, help="… and not before this time")
     args, rest = parser.parse_known_args()
     if args.side == "import":
         import tensorflow  # noqa: F401, I001
@@ -52,8 +53,11 @@ def peak_megabytes():
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
 
 
-def watching(fit, find_test, goal, measured):
-    """`fit`, with the accuracy on test images after each epoch, outside of the measured time."""
+def watching(fit, find_test, goal, measured, least_seconds=0):
+    """`fit`, with the accuracy on test images after each epoch, outside of the measured time.
+
+    It ends above the accuracy `goal`, but not before `least_seconds`.
+    """
     import keras
 
     class Watch(keras.callbacks.Callback):
@@ -67,7 +71,8 @@ def watching(fit, find_test, goal, measured):
             accuracy = self.model.evaluate(**self.test, verbose=0, return_dict=True)["accuracy"]
             seconds = round(measured["fit_seconds"], 2)
             measured["epochs"].append([seconds, accuracy, measured["fits"]])
-            if goal is not None and accuracy > goal:
+            passed = goal is not None and max(epoch[1] for epoch in measured["epochs"]) > goal
+            if passed and seconds > least_seconds:
                 self.model.stop_training = True
             self.began = time.perf_counter()
 
@@ -94,10 +99,13 @@ def lesson(args, arguments):
         def find_test():
             if "evaluation_data" in names:
                 return {"x": names["evaluation_data"]["test"]}
-            return {"x": names["x_test"], "y": names["y_test"], "batch_size": 500}
+            y_test = names["y_test"]
+            if names["validation_data"].element_spec[1].shape.rank == 2:  # one-hot
+                y_test = keras.utils.to_categorical(y_test, len(names["class_names"]))
+            return {"x": names["x_test"], "y": y_test, "batch_size": 500}
 
         original.append(keras.Model.fit)
-        watched = watching(keras.Model.fit, find_test, args.goal, measured)
+        watched = watching(keras.Model.fit, find_test, args.goal, measured, args.seconds)
 
         def fit(model, *positional, **named):
             names.update(sys._getframe(1).f_globals)  # the lesson's own

@@ -148,7 +148,7 @@ def code_lines(path):
 
 
 def test_a_script_is_as_short_as_it_promises():
-    limits = {"mnist": (170, 110), "fashion": (250, 110), "cifar10": (250, 125)}
+    limits = {"mnist": (170, 110), "fashion": (250, 110), "cifar10": (250, 150)}
     limits["simpsons"] = (250, 125)
     for name, (most, before) in limits.items():
         path = REPO / f"train_{name}.py"
