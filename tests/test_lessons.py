@@ -221,7 +221,12 @@ def test_the_history_has_a_row_an_epoch_and_agrees_with_the_results(case, sample
         accuracy = figures["validation"]["accuracy"]
         images = 2.4 if accuracy > 0.5 else 6.4  # what has learned little yet is often undecided
         assert accuracy == pytest.approx(float(best["val_accuracy"]), abs=images / count)
-        assert figures["validation"]["loss"] == pytest.approx(float(best["val_loss"]), rel=0.03)
+        loss, smoothed = figures["validation"]["loss"], float(best["val_loss"])
+        if case.name in OTHER:  # trained with a label smoothing of 0.1, evaluated without
+            # Over ten classes, the mean of -ln(probability) is at least ln(10).
+            assert 0.9 * loss + 0.1 * np.log(10) <= smoothed
+        else:
+            assert loss == pytest.approx(smoothed, rel=0.03)
 
 
 def test_a_run_on_cifar10_ends_beside_the_other_model(case, sample_run):
