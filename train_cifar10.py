@@ -105,7 +105,7 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # flipped cat is a cat. Places beyond the border are filled by reflection (`fill_mode`), and each
 # pixel comes from the `nearest` one of the original, so that nothing is blurred.
 #
-# **Random erasing** (Zhong and others, 2017) covers a part of every second image with a gray
+# **Random erasing** (Zhong and others, 2017) covers a part of about every second image with a gray
 # rectangle, of 2 to 20% of its area (`scale`). So the model cannot rely on a single part, such as a
 # cat's ears.
 #
@@ -179,22 +179,24 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # **Whitening** (LeCun and others, 1998): neighboring pixels are much alike, so the numbers of an
 # image mostly repeat each other. **Principal component analysis** (PCA) finds weighted sums of them
 # that do not correlate, those with the most variance first. We divide each by the root of its
-# variance, so that a faint edge counts as much as the brightness. (0.001 is added to the variance,
-# because a sum that hardly varies is mostly noise.)
+# variance, so that a faint edge counts as much as the brightness. (We add 0.001 to the variance
+# first: a sum that hardly varies is mostly noise, and would be magnified.)
 #
-# So we do not learn the first layer (`trainable=False`), but compute it from training images. The
-# MLP gets 256 such sums of the whole image, in place of its 3,072 numbers. The CNN gets all twelve
-# of each **patch** of 2x2 pixels, which has 2 x 2 x 3 = 12 numbers (Page, 2018; Jordan, 2024). ReLU
-# drops what is negative, so each of its filters is there twice, once with the opposite sign.
+# The first layer of both models whitens. It is not learned (`trainable=False`); we compute its
+# weights from training images. The MLP gets 256 such sums of the whole image, in place of its 3,072
+# numbers. The CNN gets all twelve of each **patch** of 2x2 pixels, which has 2 x 2 x 3 = 12 numbers
+# (Page, 2018; Jordan, 2024). ReLU drops what is negative, so each of its filters is there twice,
+# once with the opposite sign.
 #
-# **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): weights are random at first.
-# We begin some of the CNN's filters differently: filter i has a 1 at the center of its weights for
-# feature map i of its input, and 0 elsewhere, so it passes this map on unchanged. So the last
-# layers see the image from the first step on.
+# **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
+# random at first. We begin some of the CNN's filters differently: filter i has a 1 at the center of
+# its weights for feature map i of its input, and 0 elsewhere. It passes this map on unchanged, so
+# that later layers see the image from the first step on. Where a layer has more filters than
+# inputs, the others stay random.
 #
 # Both have these:
 #
-# - **Batch normalization** (after all hidden layers but the CNN's first) brings the outputs of
+# - **Batch normalization** (after each learned hidden layer) brings the outputs of
 #   each unit or filter to zero mean and unit variance over the batch, then scales and shifts them
 #   by learned factors. (Outside of training, it uses running means that it collected in training.)
 #   That allows a higher learning rate.
@@ -261,11 +263,11 @@ model = keras.Sequential(
     ]
 )
 for layer in model.layers:
-    if isinstance(layer, keras.layers.Conv2D) and layer.trainable:
+    if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3):
         kernel = layer.get_weights()[0]  # shape: height, width, inputs, filters
-        count = np.arange(min(kernel.shape[2:]))
-        kernel[:, :, :, count] = 0
-        kernel[1, 1, count, count] = 1
+        index = np.arange(min(kernel.shape[2:]))
+        kernel[:, :, :, index] = 0
+        kernel[1, 1, index, index] = 1
         layer.set_weights([kernel])
 model.summary()
 
@@ -273,8 +275,9 @@ model.summary()
 # ## Compile the model
 #
 # - The **loss** is what training minimizes. **Softmax** turns the ten logits into probabilities
-#   that sum to 1, and **cross-entropy** is the mean of -ln(probability of the true class). With
-#   `from_logits=True`, the softmax is part of the loss, which is more precise.
+#   that sum to 1, and **cross-entropy** is the mean of -ln(probability of the true class).
+#   `Categorical` means that the labels are one-hot. With `from_logits=True`, the softmax is part of
+#   the loss, which is more precise.
 # - **Label smoothing** (Szegedy and others, 2016): a tenth of the 1 of a label is shared out evenly
 #   among all ten classes. So the model is asked for a probability of 91% for the true class and of
 #   1% for each other one, and not for more and more confidence in what is correct already.
@@ -285,8 +288,9 @@ model.summary()
 #   each step, it also pulls each weight a little toward zero, which makes it harder to memorize
 #   single images.
 # - **Averaged weights** (Polyak and Juditsky, 1992): while the learning rate is high, the weights
-#   jump around a good place. So the optimizer keeps their average (`use_ema`), over about the last
-#   eighth of an epoch. At the end of each epoch, it puts the average in the place of the weights.
+#   jump around a good place. So the optimizer keeps their **exponential moving average** (EMA),
+#   which covers about the last eighth of an epoch (`ema_momentum`). After each epoch, it replaces
+#   the weights by their average.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 #
@@ -304,7 +308,7 @@ learning_rate = keras.optimizers.schedules.CosineDecay(
 optimizer = keras.optimizers.AdamW(
     learning_rate,
     weight_decay=0.1 if args.model == "mlp" else 0.5,
-    use_ema=True,  # EMA: exponential moving average
+    use_ema=True,
     ema_momentum=1 - 1 / (1 + steps_per_epoch // 8),
     ema_overwrite_frequency=steps_per_epoch,
 )

@@ -1,7 +1,7 @@
 """Change one idea in a copy of a lesson, train both, and compare them.
 
     python benchmarks/ideas.py cifar10-cnn                           # each of its ideas
-    python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas with-label-smoothing
+    python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas without-whitening
     python benchmarks/ideas.py cifar10-mlp --sample --epochs 1       # does it work?
 
 An idea is a change of a few lines: the lesson without something that it has, or with something

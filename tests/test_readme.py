@@ -171,7 +171,7 @@ SHOWN = """.cache( .shuffle( .batch( .map( .prefetch( keras.layers.Random train_
     confusion_matrix( accuracy_score( log_loss( CosineDecay( keras.layers.Softmax("""
 MORE = {
     "train_fashion.py": "EarlyStopping( Dropout( AdamW( RandomTranslation( Flatten(",
-    "train_cifar10.py": "NearestNeighbors( BatchNormalization( AdamW( RandomTranslation(",
+    "train_cifar10.py": "NearestNeighbors( BatchNormalization( AdamW( RandomErasing( PCA( use_ema=",
     "train_simpsons.py": """image_dataset_from_directory( DBSCAN( StratifiedGroupKFold(
     EarlyStopping( f1_score( resize_with_pad(""",
 }
