@@ -75,7 +75,7 @@ def main():
     notices = sys.stderr if args.json else sys.stdout
     print(f"Model: {run / 'model.keras'}\n", file=notices)
 
-    from common import plots, runs
+    from common import plots
 
     class_names = results["data"]["classes"]
     shape, preparation = tuple(model.input_shape[1:]), results["preparation"]
@@ -117,7 +117,7 @@ def main():
         sheet += images[: ON_SHEET - len(sheet)]
     if sheet and (args.output or not args.json):
         plots.set_up(show=False)
-        path = args.output or runs.unused(run / time.strftime("predicted-%Y%m%d-%H%M%S.png"))
+        path = args.output or unused(run / time.strftime("predicted-%Y%m%d-%H%M%S.png"))
         rest = f", the first {len(sheet)} of {len(captions):,}" if captions[len(sheet) :] else ""
         title = f"Predictions of the model{rest}"
         try:
@@ -213,6 +213,15 @@ def _new_file(text):
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.absolute().parent)!r}")
     return path
+
+
+def unused(path):
+    """This path, or with -2, -3, … in its name if it is taken."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
 
 
 def _short(name):

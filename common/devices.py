@@ -1,4 +1,8 @@
-"""Starts TensorFlow and Keras, names the device, and chooses the precision."""
+"""Starts TensorFlow and Keras, names the device, and chooses the precision.
+
+Models compute on TensorFlow or, with `KERAS_BACKEND=jax` in the environment, on JAX. The input
+pipelines are TensorFlow's either way.
+"""
 
 import contextlib
 import os
@@ -47,27 +51,23 @@ def start(args, *, convolutional):
         import keras
         import tensorflow as tf
 
-        gpus = tf.config.list_physical_devices("GPU")
+        gpus = find_gpus(keras.backend.backend())
     if not users_level:  # it warns of retracing wherever batches differ in size
         tf.get_logger().setLevel("ERROR")
-    if not gpus and has_nvidia_card():
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    if on_tensorflow and not gpus and has_nvidia_card():
         print(f"{written[0]}{advice(sys.platform)}", file=sys.stderr)
-    for gpu in gpus:
-        with contextlib.suppress(RuntimeError):  # already in use: a notebook's second run
-            tf.config.experimental.set_memory_growth(gpu, True)
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    capability = min((d.get("compute_capability", (0, 0)) for d in details), default=None)
-    precision = choose_precision(
-        args.precision, capability, set(_cpuinfo("flags").split()), convolutional
-    )
+    capability = min((capability for _, capability in gpus), default=None)
+    # JAX's bfloat16 on CPUs left numbers unset (0.12, AMX): float32 there.
+    flags = set(_cpuinfo("flags").split()) if on_tensorflow else set()
+    precision = choose_precision(args.precision, capability, flags, convolutional)
     keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(precision)
     if gpus:
-        name = details[0].get("device_name", gpus[0].name)
-        device = Device("gpu", name, 1, precision, cores())
+        device = Device("gpu", gpus[0][0], 1, precision, cores())
         unit = f"GPU of {len(gpus)}" if len(gpus) > 1 else "GPU"
     else:
         device = Device("cpu", cpu_name(), cores(), precision, cores())
@@ -76,10 +76,28 @@ def start(args, *, convolutional):
         f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}; TensorFlow "
         f"{tf.__version__}, Keras {keras.__version__}, backend {keras.backend.backend()}"
     )
-    if gpus:
+    if gpus and on_tensorflow:
         built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities", [])
         print(too_new(device.name, capability, built_for), end="")
     return device
+
+
+def find_gpus(backend):
+    """Name and compute capability of each GPU that Keras's backend can use."""
+    if backend == "jax":
+        import jax
+
+        cards = [device for device in jax.local_devices() if device.platform == "gpu"]
+        return [(c.device_kind, tuple(map(int, c.compute_capability.split(".")))) for c in cards]
+    import tensorflow as tf
+
+    found = []
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # already in use: a notebook's second run
+            tf.config.experimental.set_memory_growth(gpu, True)
+        card = tf.config.experimental.get_device_details(gpu)
+        found.append((card.get("device_name", gpu.name), card.get("compute_capability", (0, 0))))
+    return found
 
 
 def choose_precision(wish, capability, flags, convolutional):
@@ -119,12 +137,9 @@ def to_float32(model):
 def versions():
     """The versions of Python and of the packages that figures depend on."""
     import keras
-    import numpy as np
-    import tensorflow as tf
 
-    found = {"tensorflow": tf, "keras": keras, "numpy": np}
-    own = {name: package.__version__ for name, package in found.items()}
-    return {"python": platform.python_version()} | own
+    names = ["tensorflow", "keras", "numpy"] + ["jax"] * (keras.backend.backend() == "jax")
+    return {"python": platform.python_version()} | {n: sys.modules[n].__version__ for n in names}
 
 
 def has_nvidia_card():

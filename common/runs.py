@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import csv
 import datetime
+import itertools
 import json
 import math
 import shutil
@@ -18,14 +19,10 @@ import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
 from common import backups, devices, options, report
-from common.options import BEGUN, FINISHED
+from common.options import BEGUN, FINISHED, Mistake
 
 _PARTS = "train", "validation", "test"
 _SCORES = "loss", "accuracy", "macro_f1"
-
-
-class RunError(options.Mistake):
-    """A run that cannot go on; the message says why and what to do."""
 
 
 class Run:
@@ -52,7 +49,7 @@ class Run:
         if args.resume:
             self.folder = args.resume
             if not (self.folder / BEGUN).exists():
-                raise RunError(f"{self.folder} has been finished by another process meanwhile.")
+                raise Mistake(f"{self.folder} has been finished by another process meanwhile.")
             for backup in self.folder.glob("backup*"):
                 backups.check(backup)
             for path in self.folder.glob("history*.csv"):
@@ -107,7 +104,7 @@ class Run:
             or whatever `CSVLogger` wrote.
 
         Raises:
-            RunError: The loss was not a number. The run is left without a model, and is not
+            Mistake: The loss was not a number. The run is left without a model, and is not
                 resumed: it would most likely end there again.
         """
         path = self.folder / f"history{suffix}.csv"
@@ -116,7 +113,7 @@ class Run:
         for row in rows:
             if not all(math.isfinite(float(value)) for value in row.values()):
                 self._forget()
-                raise RunError(
+                raise Mistake(
                     f"the loss is not a number any more (epoch {int(row['epoch']) + 1}): try a "
                     "smaller --learning-rate. No model was saved."
                 )
@@ -296,20 +293,11 @@ def _of_baseline(model, history, fit_seconds, scores):
     return _trained(model, history, fit_seconds) | _rounded({part: scores[part] for part in _PARTS})
 
 
-def unused(path):
-    """This path, or with -2, -3, … in its name if it is taken."""
-    number, found = 1, path
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found
-
-
 def make_new(stem):
     """Make a folder at `stem`, or with -2, -3, … behind it if that is taken, and return it."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        folder = unused(stem)
+    for number in itertools.count(1):
+        folder = stem if number == 1 else stem.with_name(f"{stem.name}-{number}")
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder

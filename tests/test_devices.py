@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import ENVIRONMENT, REPO
@@ -98,6 +99,13 @@ def test_what_is_written_during_the_start_is_shown_where_it_fails():
     done = subprocess.run(command, cwd=REPO, env=ENVIRONMENT, capture_output=True, text=True)
     assert "E0000 no such device" in done.stderr
     assert "ModuleNotFoundError" in done.stderr
+
+
+def test_with_jax_the_cards_are_those_that_jax_finds(monkeypatch):
+    card = SimpleNamespace(platform="gpu", device_kind="NVIDIA H200", compute_capability="9.0")
+    found = [card, SimpleNamespace(platform="cpu", device_kind="cpu")]
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(local_devices=lambda: found))
+    assert devices.find_gpus("jax") == [("NVIDIA H200", (9, 0))]
 
 
 @pytest.fixture

@@ -348,3 +348,11 @@ def test_what_a_gpu_saved_in_16_bits_is_loaded_in_32_on_a_cpu(tmp_path):
     assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
     x = np.random.default_rng(0).random((5, 8, 8, 1), np.float32)
     np.testing.assert_allclose(loaded(x), model(x), atol=5e-3)
+
+
+def test_a_name_that_is_taken_gets_a_number(tmp_path):
+    path = tmp_path / "predicted.png"
+    for name in ["predicted.png", "predicted-2.png", "predicted-3.png"]:
+        found = predict.unused(path)
+        assert found.name == name
+        found.touch()

@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_a_number_is_one_line_and_leaves_no_model(train):
     run, _ = train()
     path = run.folder / "history.csv"
     path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,1\n1,0.1,nan,0.1,nan\n")
-    with pytest.raises(runs.RunError, match=r"not a number any more \(epoch 2\): try a smaller"):
+    with pytest.raises(options.Mistake, match=r"not a number any more \(epoch 2\): try a smaller"):
         run.history()
     assert [path.name for path in run.folder.iterdir()] == ["history.csv"]
 
@@ -135,7 +135,7 @@ def test_a_validation_loss_that_is_not_a_number_is_one_line_too(train):
     run, _ = train()
     path = run.folder / "history.csv"
     path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,inf\n")
-    with pytest.raises(runs.RunError, match=r"not a number any more \(epoch 1\)"):
+    with pytest.raises(options.Mistake, match=r"not a number any more \(epoch 1\)"):
         run.history()
 
 
@@ -183,7 +183,7 @@ def test_a_damaged_backup_is_one_line(train, tmp_path):
 def test_a_run_that_another_process_has_finished_is_left_alone(train):
     run, _ = train()
     (run.folder / options.BEGUN).unlink()
-    with pytest.raises(runs.RunError, match="has been finished by another process"):
+    with pytest.raises(options.Mistake, match="has been finished by another process"):
         train(resume=run.folder)
 
 
@@ -197,14 +197,6 @@ def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
     stem = tmp_path / "mnist-cnn" / "20260101-000000"
     made = [runs.make_new(stem) for _ in range(3)]
     assert [path.name for path in made] == [stem.name, f"{stem.name}-2", f"{stem.name}-3"]
-
-
-def test_a_name_that_is_taken_gets_a_number(tmp_path):
-    path = tmp_path / "predicted.png"
-    for name in ["predicted.png", "predicted-2.png", "predicted-3.png"]:
-        found = runs.unused(path)
-        assert found.name == name
-        found.touch()
 
 
 def test_json_is_there_whole_or_not_at_all(tmp_path):
