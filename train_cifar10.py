@@ -265,9 +265,9 @@ model = keras.Sequential(
 for layer in model.layers:
     if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (3, 3):
         kernel = layer.get_weights()[0]  # shape: height, width, inputs, filters
-        index = np.arange(min(kernel.shape[2:]))
-        kernel[:, :, :, index] = 0
-        kernel[1, 1, index, index] = 1
+        for i in range(min(kernel.shape[2:])):
+            kernel[:, :, :, i] = 0
+            kernel[1, 1, i, i] = 1
         layer.set_weights([kernel])
 model.summary()
 
