@@ -173,8 +173,10 @@ def predictions(path, images, labels, probabilities, class_names, which, title):
     grid(path, images[which], captions, title, colors=colors)
 
 
-def gaps(path, accuracies, names, title):
+def gaps(path, accuracies, names):
     """Training, validation and test accuracy of several models, and the gap that lies between.
+
+    The title names the model with the smallest gap, and the one with the highest test accuracy.
 
     Args:
         accuracies: Percentages, shape (models, 4): training, validation, test, and the gap.
@@ -194,7 +196,8 @@ def gaps(path, accuracies, names, title):
     axis.set_xlabel("Accuracy (%)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    _title(figure, title)
+    smallest, best = names[gaps.argmin()], names[test.argmax()]
+    _title(figure, f"Smallest gap: {smallest}; highest test accuracy: {best}")
     save(figure, path)
 
 

@@ -222,7 +222,8 @@ def test_the_history_has_a_row_an_epoch_and_agrees_with_the_results(case, sample
         images = 2.4 if accuracy > 0.5 else 6.4  # what has learned little yet is often undecided
         assert accuracy == pytest.approx(float(best["val_accuracy"]), abs=images / count)
         loss, smoothed = figures["validation"]["loss"], float(best["val_loss"])
-        if case.name in OTHER:  # trained with a label smoothing of 0.1, evaluated without
+        last_of_fashion = (case.script, name) == ("train_fashion.py", "history.csv")
+        if case.name in OTHER or last_of_fashion:  # label smoothing in training, not in evaluation
             # Over ten classes, the mean of -ln(probability) is at least ln(10).
             assert 0.9 * loss + 0.1 * np.log(10) <= smoothed
         else:

@@ -46,8 +46,8 @@ def test_no_errors_are_no_mistake(tmp_path):
 
 def test_gaps_of_one_model_and_of_several(tmp_path):
     accuracies = np.array([[99.1, 90, 88.7, 10.4], [92, 91, 91.5, 0.5], [89, 90, 89.4, -0.4]])
-    plots.gaps(tmp_path / "one.png", accuracies[:1], ["plain"], "Title")
-    plots.gaps(tmp_path / "all.png", accuracies, ["plain", "dropout", "weight decay"], "Title")
+    plots.gaps(tmp_path / "one.png", accuracies[:1], ["plain"])
+    plots.gaps(tmp_path / "all.png", accuracies, ["plain", "dropout", "weight decay"])
     assert ink(tmp_path / "all.png") > 0.01
     heights = [plt.imread(tmp_path / f"{name}.png").shape[0] for name in ("one", "all")]
     assert heights[1] - heights[0] == 120  # 0.4 inches for each model
