@@ -215,7 +215,7 @@ def dense(units):
     """A dense layer with batch normalization and dropout."""
     return [
         keras.layers.Dense(units, use_bias=False),  # batch normalization adds a bias of its own
-        keras.layers.BatchNormalization(momentum=0.9),  # default 0.99: slower running means
+        keras.layers.BatchNormalization(momentum=0.9),  # forgets old batches faster than 0.99
         keras.layers.ReLU(),
         keras.layers.Dropout(0.1),
     ]

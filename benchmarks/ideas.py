@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,10 +31,67 @@ from common import devices, options
 WITHOUT_LABEL_SMOOTHING = [(", label_smoothing=0.1", "")]
 WITHOUT_AVERAGED_WEIGHTS = [("use_ema=True", "use_ema=False")]
 WITHOUT_ERASING = [("RandomErasing((0.5, 0.5),", "RandomErasing((0.0, 0.0),")]
-# For each lesson: the script, its options, and its ideas, each with the text that it changes, as
-# pairs of old and new.
+WITHOUT_IDENTITY_FILTERS = [("for layer in model.layers:", "for layer in []:")]
+# Fashion-MNIST's plain network and remedies get one epoch, in every copy: they are not compared.
+SHORT = (("epochs=args.epochs,", "epochs=args.epochs if name == args.model else 1,"),)
+
+
+class Lesson(NamedTuple):
+    """Texts are changed in pairs of old and new.
+
+    Attributes:
+        script: Its file.
+        options: Of its command line.
+        ideas: For each idea, what it changes.
+        always: What is changed in every copy.
+    """
+
+    script: str
+    options: list
+    ideas: dict
+    always: tuple = ()
+
+
 LESSONS = {
-    "cifar10-mlp": (
+    "fashion-mlp": Lesson(
+        "train_fashion.py",
+        [],
+        {
+            "without-batch-normalization": [
+                ("Dense(units, use_bias=False),", "Dense(units),"),
+                (
+                    "BatchNormalization(momentum=0.9),  # forgets",
+                    'Activation("linear"),  # forgets',
+                ),
+            ],
+            "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
+            "with-augmentation": [("= original_data, 0.02", "= augmented_data, 0.02")],
+        },
+        SHORT,
+    ),
+    "fashion-cnn": Lesson(
+        "train_fashion.py",
+        ["--model", "cnn"],
+        {
+            "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
+            "with-random-erasing": [
+                (
+                    'keras.layers.RandomTranslation(0.08, 0.08, fill_mode="nearest"',
+                    "keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.2), fill_value=0),\n"
+                    '        keras.layers.RandomTranslation(0.08, 0.08, fill_mode="nearest"',
+                )
+            ],
+            "with-averaged-weights": [
+                (
+                    "AdamW(learning_rate, weight_decay=weight_decay)",
+                    "AdamW(learning_rate, weight_decay=weight_decay, use_ema=True, "
+                    "ema_momentum=0.97, ema_overwrite_frequency=len(training_data))",
+                )
+            ],
+        },
+        SHORT,
+    ),
+    "cifar10-mlp": Lesson(
         "train_cifar10.py",
         [],
         {
@@ -43,22 +101,44 @@ LESSONS = {
             "without-random-erasing": WITHOUT_ERASING,
         },
     ),
-    "cifar10-cnn": (
+    "cifar10-cnn": Lesson(
         "train_cifar10.py",
         ["--model", "cnn"],
         {
             "without-whitening": [
                 ("hidden = [whitening,", "hidden = [keras.layers.Conv2D(24, kernel_size=2),")
             ],
-            "without-identity-filters": [("for layer in model.layers:", "for layer in []:")],
+            "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
             "without-random-erasing": WITHOUT_ERASING,
             "without-averaged-weights": WITHOUT_AVERAGED_WEIGHTS,
+            "with-more-label-smoothing": [("label_smoothing=0.1", "label_smoothing=0.2")],
+            "with-erasing-in-all-images": [
+                ("RandomErasing((0.5, 0.5),", "RandomErasing((1.0, 1.0),")
+            ],
+            "with-more-weight-decay": [("else 0.5", "else 1.0")],
+            "with-mixup": [
+                ("def augment_batch(", "mixup = keras.layers.MixUp(0.2)\n\n\ndef augment_batch("),
+                (
+                    "    return augment(images, training=True), labels",
+                    "    images = tf.cast(augment(images, training=True), tf.float32)\n"
+                    '    mixed = mixup({"images": images, "labels": labels}, training=True)\n'
+                    '    return mixed["images"], mixed["labels"]',
+                ),
+            ],
             "with-sgd": [
                 ("warmup_target=args.learning_rate", "warmup_target=0.1"),
                 ("AdamW(\n", "SGD(\n    momentum=0.9, nesterov=True, learning_rate="),
                 ("else 0.5", "else 0.005"),
             ],
+        },
+    ),
+    "simpsons": Lesson(
+        "train_simpsons.py",
+        ["--skip-baseline"],
+        {
+            "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
+            "without-zero-logits": [(', kernel_initializer="zeros"', "")],
         },
     ),
 }
@@ -75,26 +155,28 @@ def main():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
     parser.add_argument("--epochs", type=int, help="default: the lesson's")
     parser.add_argument("--sample", action="store_true", help="on the small sample")
+    parser.add_argument("--images", type=options.existing_folder, help="for the Simpsons lesson")
     parser.add_argument("--data-dir", type=options.existing_folder, default=HOME / "data")
     parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/ideas)")
     options.answer_mistakes(parser.prog)
     args = parser.parse_args()
-    script, command, ideas = LESSONS[args.lesson]
+    script, command, ideas, always = LESSONS[args.lesson]
     if unknown := sorted(set(args.ideas or []) - set(ideas)):
         parser.error(f"unknown idea {unknown[0]}; known are {', '.join(ideas)}")
-    command = [*command, "--data-dir", str(args.data_dir.resolve())]
-    command += ["--sample"] if args.sample else []
+    command = [*command, *(["--sample"] if args.sample else [])]
     command += ["--epochs", str(args.epochs)] if args.epochs else []
+    places = ["--data-dir", str(args.data_dir.resolve())]
+    places += ["--images", str(args.images.resolve())] if args.images else []
 
     output = args.output or HOME / "outputs" / "ideas" / time.strftime("%Y%m%d-%H%M%S.json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    record = {"lesson": args.lesson, "options": command[2:], "processor": devices.cpu_name()}
+    record = {"lesson": args.lesson, "options": command, "processor": devices.cpu_name()}
     record |= {"date": time.strftime("%Y-%m-%d"), "runs": {}}
     source = (HOME / script).read_text(encoding="utf-8")
     for idea in ["the lesson", *(args.ideas or ideas)]:
-        changed = change(source, ideas.get(idea, []))
+        changed = change(source, [*always, *ideas.get(idea, [])])
         for seed in args.seeds:
-            figures = train(script, changed, [*command, "--seed", str(seed)])
+            figures = train(script, changed, [*command, *places, "--seed", str(seed)])
             record["runs"].setdefault(idea, {})[str(seed)] = figures
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if idea == "the lesson":

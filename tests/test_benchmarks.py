@@ -75,11 +75,11 @@ def test_a_mistake_is_answered_in_one_line(lesson):
 
 @pytest.mark.parametrize("name", ideas.LESSONS)
 def test_each_idea_changes_lines_that_its_lesson_has(name):
-    script, _, changes = ideas.LESSONS[name]
-    text = (REPO / script).read_text(encoding="utf-8")
-    for idea, pairs in changes.items():
+    changed = ideas.LESSONS[name]
+    text = (REPO / changed.script).read_text(encoding="utf-8")
+    for idea, pairs in changed.ideas.items():
         assert idea.startswith(("with-", "without-"))
-        compile(ideas.change(text, pairs), idea, "exec")
+        compile(ideas.change(text, [*changed.always, *pairs]), idea, "exec")
 
 
 def test_a_line_that_is_not_there_is_named():
@@ -95,6 +95,7 @@ def test_a_lesson_is_compared_with_its_changed_copy(lesson, tmp_path):
     runs = json.loads(output.read_text(encoding="utf-8"))["runs"]
     assert list(runs) == ["the lesson", "without-label-smoothing"]
     assert [list(seeds) for seeds in runs.values()] == [["0"], ["0"]]
+    assert json.loads(output.read_text())["options"] == ["--sample", "--epochs", "1"]
     assert runs["the lesson"]["0"]["epochs"] == 1
     assert runs["the lesson"]["0"]["train"] != runs["without-label-smoothing"]["0"]["train"]
     assert ideas.row("without-label-smoothing", runs) in done.stdout
