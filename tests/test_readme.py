@@ -16,11 +16,13 @@ REFERENCE = REPO / "outputs" / "reference"
 ROWS = [
     ("python train_mnist.py", "mnist-cnn", "seed-?", None),
     ("python train_mnist.py --precision float32", "mnist-cnn", "seed-?-float32", None),
+    ("KERAS_BACKEND=jax python train_mnist.py", "mnist-cnn", "h200-seed-?", None),
     ("python train_fashion.py", "fashion-mlp", "seed-?", "baseline"),
     ("python train_fashion.py", "fashion-mlp", "seed-?", None),
     ("python train_fashion.py --model cnn", "fashion-cnn", "seed-?", None),
     ("python train_cifar10.py", "cifar10-mlp", "seed-?", None),
     ("python train_cifar10.py --model cnn", "cifar10-cnn", "seed-?", None),
+    ("KERAS_BACKEND=jax python train_cifar10.py --model cnn", "cifar10-cnn", "h200-seed-?", None),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", "baseline"),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", None),
 ]
@@ -44,13 +46,14 @@ def row(command, folder, pattern, model):
     """A line of the table, made of the results of the runs."""
     results = stored(folder, pattern)
     seeds = ", ".join(str(result["options"]["seed"]) for result in results)
+    card = results[0]["device"]["name"] if results[0]["device"]["kind"] == "gpu" else ""
     results = [result[model] if model else result for result in results]
     accuracy = spread([result["test"]["accuracy"] for result in results])
     seconds = [result["fit_seconds"] for result in results]
     unit, name, digits = (1, "s", 0) if max(seconds) < 120 else (60, "min", 1)
     low, high = (f"{pick(seconds) / unit:.{digits}f}" for pick in (min, max))
     time = f"{low} {name}" if low == high else f"{low} to {high} {name}"
-    what = ", the plain model" if model else ""
+    what = ", the plain model" if model else f", {card}" if card else ""
     link = f"[{seeds}](outputs/reference/{folder})"
     return f"| `{command}`{what} | {accuracy} | {time} | {results[0]['parameters']:,} | {link} |"
 
