@@ -119,9 +119,10 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # 4. **map** augments each batch, on several CPU cores at once.
 # 5. **prefetch** prepares the next batches while the model trains on this one.
 #
-# The validation images are neither shuffled nor augmented. The labels become **one-hot**: a row of
-# ten numbers, 1 for the true class and 0 for the others, as the loss below needs them. In
-# `augmented.png`, check that each image still shows its class.
+# The validation images are neither shuffled nor augmented. `to_categorical` makes the labels
+# **one-hot**: a label becomes a row of ten numbers, 1 for the true class and 0 for the others, so
+# that 3 becomes 0 0 0 1 0 0 0 0 0 0. The loss below needs them so. In `augmented.png`, check that
+# each image still shows its class.
 
 # %%
 augment = keras.layers.Pipeline(
@@ -137,12 +138,10 @@ def augment_batch(images, labels):
     return augment(images, training=True), labels  # training=False: images unchanged
 
 
-one_hot_train = keras.utils.to_categorical(y_train)  # 3 becomes 0 0 0 1 0 0 0 0 0 0
-one_hot_validation = keras.utils.to_categorical(y_validation)
 no_autotuning = tf.data.Options()
 no_autotuning.autotune.enabled = False  # only for speed: it delays epochs by up to 2 s
 training_data = (
-    tf.data.Dataset.from_tensor_slices((x_train, one_hot_train))
+    tf.data.Dataset.from_tensor_slices((x_train, keras.utils.to_categorical(y_train)))
     .cache()
     .shuffle(len(x_train), seed=args.seed)
     .batch(args.batch_size)
@@ -150,7 +149,8 @@ training_data = (
     .prefetch(4)
     .with_options(no_autotuning)
 )
-validation_data = tf.data.Dataset.from_tensor_slices((x_validation, one_hot_validation)).batch(500)
+validation = (x_validation, keras.utils.to_categorical(y_validation))
+validation_data = tf.data.Dataset.from_tensor_slices(validation).batch(500)
 
 originals = np.stack([images[0] for images in examples])
 augmented = [keras.ops.convert_to_numpy(augment(originals, training=True)) for _ in range(4)]
@@ -189,17 +189,17 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # once with the opposite sign.
 #
 # **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
-# random at first. We begin some of the CNN's filters differently: filter i has a 1 at the center of
-# its weights for feature map i of its input, and 0 elsewhere. It passes this map on unchanged, so
-# that later layers see the image from the first step on. Where a layer has more filters than
-# inputs, the others stay random.
+# random at first. In the CNN's blocks, we begin with filters that copy: filter i has a 1 at the
+# center of its weights for feature map i of its input, and 0 elsewhere. So an untrained block does
+# not scramble what the layers before it found. Where a layer has more filters than inputs, the
+# others stay random.
 #
 # Both have these:
 #
-# - **Batch normalization** (after each learned hidden layer) brings the outputs of
-#   each unit or filter to zero mean and unit variance over the batch, then scales and shifts them
-#   by learned factors. (Outside of training, it uses running means that it collected in training.)
-#   That allows a higher learning rate.
+# - **Batch normalization** (Ioffe and Szegedy, 2015; after each learned hidden layer) brings the
+#   outputs of each unit or filter to zero mean and unit variance over the batch. Then it multiplies
+#   them by one learned number and adds another. Outside of training, it uses the mean and variance
+#   of the last training batches. That allows a higher learning rate.
 # - **ReLU** sets negative outputs to zero; without such a step between them, several layers could
 #   do no more than a single one.
 # - The last layer has one output per class, its **logit**: a score of any size. The higher it is,
@@ -278,9 +278,9 @@ model.summary()
 #   that sum to 1, and **cross-entropy** is the mean of -ln(probability of the true class).
 #   `Categorical` means that the labels are one-hot. With `from_logits=True`, the softmax is part of
 #   the loss, which is more precise.
-# - **Label smoothing** (Szegedy and others, 2016): a tenth of the 1 of a label is shared out evenly
-#   among all ten classes. So the model is asked for a probability of 91% for the true class and of
-#   1% for each other one, and not for more and more confidence in what is correct already.
+# - **Label smoothing** (Szegedy and others, 2016): in a label, the 1 becomes 0.91, and each of the
+#   nine 0 becomes 0.01. The loss is then the sum of these numbers times -ln(probability), over the
+#   classes. So it no longer rewards more and more confidence in what is correct already.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
 #   follows it downhill after each batch, and the **learning rate** sets how far. The rate warms up
 #   from 0 over the first 2% of the steps, because the first gradients are unreliable. Then it

@@ -334,16 +334,16 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # - **Batch normalization** (Ioffe and Szegedy, 2015) brings the outputs of each filter to zero mean
 #   and unit variance over the batch. Then it multiplies them by one learned number and adds
 #   another. Outside of training, it uses the mean and variance of the last training batches.
-# - That allows a higher **learning rate**, which sets how far the optimizer follows the gradient:
-#   at most 0.002 here, where the plain model has 0.001. The rate warms up from 0 over the first 10%
-#   of the steps. Then it decays to 0 along a cosine, so that the weights settle.
+# - The **learning rate** sets how far the optimizer follows the gradient. Batch normalization
+#   allows a higher one: up to 0.002, where the plain model has 0.001. The rate warms up from 0 over
+#   the first 10% of the steps. Then it decays to 0 along a cosine, so that the weights settle.
 # - **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 #   random at first. In the blocks, we begin with filters that copy: filter i has a 1 at the center
 #   of its weights for feature map i of its input, and 0 elsewhere. So an untrained block does not
 #   scramble what the layers before it found. Where it has more filters than inputs, the others
 #   stay random.
-# - The weights of the **last layer begin at 0**: all logits are 0 at first, and each class is
-#   equally likely. Their gradients are not 0, so they learn from the first step on.
+# - The weights of the last layer begin at **0**: all logits are 0 at first, and each class is
+#   equally likely. The gradients of these weights are not 0, so they learn from the first step on.
 #
 # All of this changes at once. So the result cannot tell which change helps most.
 
