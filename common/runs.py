@@ -42,7 +42,7 @@ class Run:
     """
 
     def __init__(self, args, device, model):
-        self.args, self.device, self.model = args, device, model
+        self.args, self.device, self.model, self._metric = args, device, model, "val_accuracy"
         self.name = Path(args.begun["script"]).stem.removeprefix("train_")
         in_notebook = "ipykernel" in sys.modules
         self.verbose = 1 if in_notebook or sys.stdout.isatty() else 2
@@ -64,13 +64,14 @@ class Run:
         print(f"Run folder: {self.folder}{', resumed' if args.resume else ''}")
 
     def best(self, metric, suffix=""):
-        """The highest value of a metric in `history.csv`: for `ModelCheckpoint`, after a resume.
+        """The best value of a metric in `history.csv`: for `ModelCheckpoint`, after a resume.
 
         Where the run is not resumed, what an earlier `fit` has left is taken away: a notebook's
         cell that is run again trains anew.
 
         Args:
-            metric: Such as "val_accuracy".
+            metric: Such as "val_accuracy"; of "val_loss", the lowest value is the best. The best
+                epoch in `results.json` is by it, too.
             suffix: Of the files of another model, such as "-plain": `history-plain.csv`,
                 `best-plain.keras`, `backup-plain/` and, when it is trained,
                 `trained-plain.keras`.
@@ -79,10 +80,11 @@ class Run:
             A float; None where no best model was saved yet, or the file was cut off.
         """
         self.is_trained(suffix)
+        self._metric = metric
         if not zipfile.is_zipfile(self.folder / f"best{suffix}.keras"):
             return None
-        rows = backups.rows(self.folder / f"history{suffix}.csv")
-        return max((float(row[metric]) for row in rows), default=None)
+        values = [float(row[metric]) for row in backups.rows(self.folder / f"history{suffix}.csv")]
+        return (min if metric.endswith("loss") else max)(values, default=None)
 
     def is_trained(self, suffix=""):
         """Whether a resumed run has its `trained<suffix>.keras`; else, its files are removed."""
@@ -183,20 +185,19 @@ class Run:
         scores["test"] |= macro
         counts = {part: len(labels[part]) for part in _PARTS}
         data = {"source": source.kind, "path": str(source.path)} | counts
-        device = {key: getattr(self.device, key) for key in ("kind", "name", "count", "precision")}
         record = {
             "lesson": self.name,
             "model": self.model,
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "options": self.args.begun["options"],
             "versions": devices.versions(),
-            "device": device,
+            "device": {k: getattr(self.device, k) for k in ("kind", "name", "count", "precision")},
             "data": data | {"classes": list(class_names)},
-            **_trained(model, history, fit_seconds),
+            **self._trained(model, history, fit_seconds),
             **scores,
             "per_class": per_class,
             **({"further_tests": further} if further else {}),
-            **({"baseline": _of_baseline(*baseline)} if baseline else {}),
+            **({"baseline": self._trained(*baseline)} if baseline else {}),
             **({"remedies": {k: _rounded(v) for k, v in remedies.items()}} if remedies else {}),
             "script": self.args.begun["script"],
             "preparation": preparation,
@@ -208,6 +209,16 @@ class Run:
         report.write(self.folder, record, about=about, command=command, note=source.note)
         self._forget()
         print(f"Run folder: {self.folder}")
+
+    def _trained(self, model, history, fit_seconds, scores=None):
+        best = np.argmin if self._metric.endswith("loss") else np.argmax
+        return {
+            "parameters": model.count_params(),
+            "epochs": len(history["loss"]),
+            "best_epoch": int(best(history[self._metric])) + 1,
+            "fit_seconds": None if fit_seconds is None else round(fit_seconds, 1),
+            **_rounded({part: scores[part] for part in _PARTS} if scores else {}),
+        }
 
     def _write_mistakes(self, class_names, y_test, probabilities, files):
         """The misclassified test images, the most confident errors first."""
@@ -278,19 +289,6 @@ def _rounded(scores):
         part: {key: round(float(own[key]), 6) for key in _SCORES if key in own}
         for part, own in scores.items()
     }
-
-
-def _trained(model, history, fit_seconds):
-    return {
-        "parameters": model.count_params(),
-        "epochs": len(history["loss"]),
-        "best_epoch": int(np.argmax(history["val_accuracy"])) + 1,
-        "fit_seconds": None if fit_seconds is None else round(fit_seconds, 1),
-    }
-
-
-def _of_baseline(model, history, fit_seconds, scores):
-    return _trained(model, history, fit_seconds) | _rounded({part: scores[part] for part in _PARTS})
 
 
 def make_new(stem):

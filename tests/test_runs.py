@@ -149,6 +149,7 @@ def test_a_cell_that_is_run_again_trains_anew(train):
 def test_a_best_model_that_was_cut_off_is_none(train):
     run, _ = train()
     run.args.resume = run.folder
+    assert run.best("val_loss") == min(run.history()["val_loss"])
     assert run.best("val_accuracy") == max(run.history()["val_accuracy"])
     path = run.folder / "best.keras"
     path.write_bytes(path.read_bytes()[:-500])
