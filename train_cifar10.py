@@ -185,8 +185,8 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # The first layer of both models whitens. It is not learned (`trainable=False`); we compute its
 # weights from training images. The MLP gets 256 such sums of the whole image, in place of its 3,072
 # numbers. The CNN gets all twelve of each **patch** of 2x2 pixels, which has 2 x 2 x 3 = 12 numbers
-# (Page, 2018; Jordan, 2024). ReLU drops what is negative, so each of its filters is there twice,
-# once with the opposite sign.
+# (Page, 2018; Jordan, 2024); each filter is there twice, once with the opposite sign, because ReLU
+# drops what is negative.
 #
 # **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 # random at first. In the CNN's blocks, we begin with filters that copy: filter i has a 1 at the
@@ -205,9 +205,9 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # - The last layer has one output per class, its **logit**: a score of any size. The higher it is,
 #   the more likely the class.
 #
-# The MLP also has **dropout**, which zeroes a random 10% of each hidden layer's outputs at each
-# training step, so that the model cannot rely on any single one. Compare the numbers of
-# **parameters** (weights and biases) in the summaries of both models.
+# The MLP also has **dropout** (Srivastava and others, 2014), which zeroes a random 10% of each
+# hidden layer's outputs at each training step, so that the model cannot rely on any single one.
+# Compare the numbers of **parameters** (weights and biases) in the summaries of both models.
 
 
 # %%
@@ -282,11 +282,11 @@ model.summary()
 #   nine 0 becomes 0.01. The loss is then the sum of these numbers times -ln(probability), over the
 #   classes. So it no longer rewards more and more confidence in what is correct already.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
-#   follows it downhill after each batch, and the **learning rate** sets how far. The rate warms up
-#   from 0 over the first 2% of the steps, because the first gradients are unreliable. Then it
-#   decays to 0 along a cosine, so that the weights settle. AdamW is Adam with **weight decay**: at
-#   each step, it also pulls each weight a little toward zero, which makes it harder to memorize
-#   single images.
+#   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
+#   far. The rate warms up from 0 over the first 2% of the steps, because the first gradients are
+#   unreliable. Then it decays to 0 along a cosine, so that the weights settle. AdamW (Loshchilov
+#   and Hutter, 2019) is Adam with **weight decay**: at each step, it also pulls each weight a
+#   little toward zero, which makes it harder to memorize single images.
 # - **Averaged weights** (Polyak and Juditsky, 1992): while the learning rate is high, the weights
 #   jump around a good place. So the optimizer keeps their **exponential moving average** (EMA),
 #   which covers about the last eighth of an epoch (`ema_momentum`). After each epoch, it replaces

@@ -83,12 +83,11 @@ print(f"Test set: x_test {x_test.shape}, y_test {y_test.shape}")
 print(f"Pixels: {x_train.dtype}, from {x_train.min()} to {x_train.max()}")
 print("Training images of each class:", np.bincount(y_train))
 figure, axis = plt.subplots(figsize=(8, 5))
-shown = axis.imshow(x_train[0, :, :, 0], cmap="gray_r", vmin=0, vmax=255)
-figure.colorbar(shown, label="Pixel")
-axis.set(xlabel="Column", ylabel="Row", title="The first training image")
+figure.colorbar(axis.imshow(x_train[0, :, :, 0], cmap="gray_r", vmin=0, vmax=255), label="Pixel")
+axis.set(xlabel="Column", ylabel="Row", title="An image is a table of 28 x 28 numbers")
 plots.save(figure, run.folder / "pixels.png")
 names = [class_names[label] for label in y_train[:25]]
-plots.grid(run.folder / "examples.png", x_train[:25], names, "25 training images", columns=5)
+plots.grid(run.folder / "examples.png", x_train[:25], names, "Some classes look alike", columns=5)
 
 # %% [markdown]
 # ## Prepare the input pipeline
@@ -194,10 +193,10 @@ plain.summary()
 #   is the mean of -ln(probability of the true class). `Categorical` means that the labels are
 #   one-hot. With `from_logits=True`, the softmax is part of the loss, which is more precise.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
-#   follows it downhill after each batch, and the **learning rate** sets how far. We take 0.002,
-#   twice Adam's default, for this small network: then it learns faster, and 30 epochs are enough to
-#   show what the next section is about. All remedies use the same rate, so that only the remedy
-#   differs. `--learning-rate` changes that of the last model only.
+#   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
+#   far. We take 0.002, twice Adam's default, for this small network: then it learns faster, and 30
+#   epochs are enough to show what the next section is about. All remedies use the same rate, so
+#   that only the remedy differs. `--learning-rate` changes that of the last model only.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 
@@ -276,8 +275,9 @@ stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5, restore_bes
 train("early-stopping", early_stopping_model, original_data, [stop])
 
 # %% [markdown]
-# **Dropout** zeroes a random 30% of the outputs of the 128 units at each training step, so that
-# the next layer cannot rely on any single one. Outside of training, it does nothing.
+# **Dropout** (Srivastava and others, 2014) zeroes a random 30% of the outputs of the 128 units at
+# each training step, so that the next layer cannot rely on any single one. Outside of training, it
+# does nothing.
 
 # %%
 dropout_model = build(keras.layers.Dropout(0.3))
@@ -285,8 +285,8 @@ dropout_model.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=
 train("dropout", dropout_model, original_data)
 
 # %% [markdown]
-# **Weight decay** pulls each weight a little toward zero at each step. So no weight grows large
-# for the sake of a few images. AdamW is Adam with weight decay.
+# **Weight decay** pulls each weight a little toward zero at each step. So no weight grows large for
+# the sake of a few images. AdamW (Loshchilov and Hutter, 2019) is Adam with weight decay.
 
 # %%
 weight_decay_model = build()
@@ -426,7 +426,8 @@ for name, (loss_axis, accuracy_axis) in zip(["plain", args.model], axes, strict=
     loss_axis.legend()
     accuracy_axis.plot(epochs, curves["accuracy"], "--")
     accuracy_axis.plot(epochs, curves["val_accuracy"], "-", color="C0")
-    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Model: {name}")
+    apart = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
+    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Last: {apart:.1f} points apart")
 plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]
@@ -434,14 +435,15 @@ plots.save(figure, run.folder / "curves.png")
 #
 # We append a softmax to each model, so that it outputs probabilities. Now the test set is used;
 # nothing is chosen by what it shows. The training images are evaluated without augmentation and
-# dropout. The plain network and the remedies are evaluated after their last epoch (with early
-# stopping, the best by validation loss), the last model after its best by validation accuracy. The
-# **gap**, training minus test accuracy, measures overfitting. A small gap alone is no success: a
-# network can also do equally badly on both. So look for a small gap together with a high accuracy
-# on new images. Where an epoch is chosen by the validation set, the validation accuracy is a little
-# too good to be true; the test accuracy is not.
-# Differences of a point can be chance, because the last epoch can be a bad one: compare runs with
-# other seeds.
+# dropout.
+#
+# The **gap**, training minus test accuracy, measures overfitting. A small gap alone is no success:
+# a network can also do equally badly on both. Look for a small gap together with a high accuracy on
+# new images. Differences of a point can be chance: compare runs with other seeds.
+#
+# The plain network and the remedies are evaluated after their last epoch; with early stopping, it
+# is the best by validation loss, and the last model's is the best by validation accuracy. So their
+# validation accuracy is a little too good to be true; the test accuracy is not.
 
 # %%
 images = {"train": x_train, "validation": x_validation, "test": x_test}
@@ -469,8 +471,8 @@ for name, trained in models.items():
     table.append([*row, row[0] - row[2]])
     print("{:16}{:12.2f}{:12.2f}{:8.2f}{:6.1f}".format(name, *table[-1]))
 
-names, table = list(models), np.array(table)
-plots.gaps(run.folder / "remedies.png", table, names)
+table = np.array(table)
+plots.gaps(run.folder / "remedies.png", table, list(models))
 
 # %% [markdown]
 # For the last model, two measures per class say more than accuracy:
@@ -537,7 +539,7 @@ for name, probability in zip(class_names, first, strict=True):
 # %%
 print(f"\nThe plain network: gap {table[0, 3]:.1f} points, test accuracy {table[0, 2]:.1f}%")
 changes = table - table[0]  # against the plain network
-for name, (_, _, accuracy, gap) in list(zip(names, changes, strict=True))[1:]:
+for name, (_, _, accuracy, gap) in list(zip(models, changes, strict=True))[1:]:
     reduces = "reduces" if gap < 0 else "does not reduce"
     raises = "raises" if accuracy > 0 else "does not raise"
     print(f"- {name}: {reduces} overfitting ({gap:+.1f}), {raises} test accuracy ({accuracy:+.1f})")

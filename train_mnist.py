@@ -160,9 +160,10 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 #
 # **Max pooling** keeps the largest of 2x2 neighbors: feature maps shrink, and a small shift of the
 # digit matters less. **Flatten** lays the feature maps out as one row of numbers, and **dense**
-# layers combine all of them. **Dropout** zeroes a random 30% of its inputs at each training step,
-# so that the model cannot rely on any single one. The last layer has one output per digit, its
-# **logit**: a score of any size. The higher it is, the more likely the digit.
+# layers combine all of them. **Dropout** (Srivastava and others, 2014) zeroes a random 30% of its
+# inputs at each training step, so that the model cannot rely on any single one. The last layer has
+# one output per digit, its **logit**: a score of any size. The higher it is, the more likely the
+# digit.
 #
 # The summary below counts each layer's **parameters**: its weights, and one constant per filter,
 # the bias. The first convolution has 32 x (3 x 3 + 1) = 320. Each filter of the second looks at
@@ -195,9 +196,9 @@ model.summary()
 #   `Sparse` means that each label is one number. With `from_logits=True`, the softmax is part of
 #   the loss, which is more precise.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
-#   follows it downhill after each batch, and the **learning rate** sets how far. The rate warms up
-#   from 0 over the first 20% of the steps, because the first gradients are unreliable. Then it
-#   decays to 0 along a cosine, so that the weights settle.
+#   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
+#   far. The rate warms up from 0 over the first 20% of the steps, because the first gradients are
+#   unreliable. Then it decays to 0 along a cosine, so that the weights settle.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 #
