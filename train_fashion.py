@@ -427,7 +427,7 @@ for name, (loss_axis, accuracy_axis) in zip(["plain", args.model], axes, strict=
     accuracy_axis.plot(epochs, curves["accuracy"], "--")
     accuracy_axis.plot(epochs, curves["val_accuracy"], "-", color="C0")
     apart = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
-    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Last: {apart:.1f} points apart")
+    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"{apart:.1f} points apart at last")
 plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]
@@ -441,9 +441,9 @@ plots.save(figure, run.folder / "curves.png")
 # a network can also do equally badly on both. Look for a small gap together with a high accuracy on
 # new images. Differences of a point can be chance: compare runs with other seeds.
 #
-# The plain network and the remedies are evaluated after their last epoch; with early stopping, it
-# is the best by validation loss, and the last model's is the best by validation accuracy. So their
-# validation accuracy is a little too good to be true; the test accuracy is not.
+# Most models are evaluated after their last epoch. Those with early stopping, and the last model,
+# are evaluated after the epoch that was best on the validation set. So their validation accuracy is
+# a little too good to be true; their test accuracy is not.
 
 # %%
 images = {"train": x_train, "validation": x_validation, "test": x_test}

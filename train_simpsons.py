@@ -287,7 +287,7 @@ def train(model, data, suffix="", more_callbacks=()):
             run.folder / f"best{suffix}.keras",
             monitor="val_loss",
             save_best_only=True,
-            initial_value_threshold=run.best("val_loss", suffix),  # after --resume: so far
+            initial_value_threshold=run.best("val_loss", suffix),  # after --resume: the best
         ),
         keras.callbacks.CSVLogger(run.folder / f"history{suffix}.csv", append=True),
         keras.callbacks.TerminateOnNaN(),
