@@ -496,7 +496,7 @@ most_confident = errors[np.argsort(-confidence[errors])][:20]  # minus: the high
 test_set = (folders.ImageArray(cached["test"]), y_test, probabilities["test"], class_names)
 title = "The least confident correct predictions"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
-title = f"{len(errors)} of {len(y_test):,} misclassified; the {len(most_confident)} most confident"
+title = f"{len(errors):,} of {len(y_test):,} misclassified; the most confident of them"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 
 # %% [markdown]
