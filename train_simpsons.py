@@ -28,7 +28,7 @@ bfloat16): five of the characters, 4,300 images, seeds 0, 1, 2. Drawings take 80
 # %%
 from common import options
 
-args = options.parse(__doc__, epochs=38, batch_size=32, learning_rate=2e-3, image_size=128)
+args = options.parse(__doc__, epochs=40, batch_size=32, learning_rate=2e-3, image_size=128)
 
 from common import devices  # the options are checked by now, before the slow imports
 
@@ -93,11 +93,11 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 # So we find the near-duplicates and split by **groups**. Each image has a thumbnail of 16x16 gray
 # pixels. Two images are near-duplicates if their thumbnails have a correlation of at least 0.95.
 # `DBSCAN` puts near-duplicates into one group, also those that are linked by others between them.
-# `eps` is the largest distance of a link: 1 - correlation, because the thumbnails have zero mean.
-# `StratifiedGroupKFold` makes up to seven parts, called **folds**, with about the same share of
-# each class, and never divides a group. One fold is for validation, one for the test, and the
-# others are for training. Kaggle also publishes test images. They are evaluated, too, but nobody
-# kept their near-duplicates out of the training images.
+# `eps` is the largest distance between two linked images; thumbnails have zero mean, so the cosine
+# distance is 1 - correlation. `StratifiedGroupKFold` makes up to seven parts, called **folds**,
+# with about the same share of each class, and never divides a group. One fold is for validation,
+# one for the test, and the others are for training. Kaggle also publishes test images. They are
+# evaluated, too, but nobody kept their near-duplicates out of the training images.
 #
 # The **validation set** shows how a model does on images that it is not trained on. We make all
 # choices by it, and none by the test set: a model that was chosen on the test set looks better
@@ -111,8 +111,8 @@ print(f"A random split: {leaked:.1%} of its test images have a near-duplicate in
 
 n_splits = folders.fold_count(images, groups, most=7)  # fewer where a class has few groups
 folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=args.seed)
-# Each fold is an array of indices.
-*training, validation, test = [fold for _, fold in folds.split(images.paths, images.labels, groups)]
+splits = folds.split(images.paths, images.labels, groups)  # pairs: the other folds, and the fold
+*training, validation, test = [fold for _, fold in splits]  # each fold is an array of indices
 indices = {"train": np.concatenate(training), "validation": validation, "test": test}
 parts = {part: images.take(chosen) for part, chosen in indices.items()} | published
 
@@ -143,7 +143,7 @@ def to_uint8(image, label):
 
 
 no_autotuning = tf.data.Options()
-no_autotuning.autotune.enabled = False  # only for speed: it delays epochs by up to 2 s
+no_autotuning.autotune.enabled = False  # for speed: tuning the pipeline delays epochs by up to 2 s
 cached, labels = {}, {}
 for part, part_images in parts.items():
     print(f"{part}:", end=" ", flush=True)
@@ -159,19 +159,20 @@ for part, part_images in parts.items():
     labels[part] = folders.fill_cache(cached[part], part_images)
 
 # %% [markdown]
-# **Data augmentation** changes each training image a little, and differently each time. A
-# character may face either side, be near or far, and lean. So we flip, zoom and rotate. The model
-# rarely sees exactly the same image twice, which makes it hard to memorize them. Choose changes
-# that keep the label true: do not flip letters, for example. A rotated or zoomed image takes each
-# pixel from the `nearest` one of the original, also beyond the border (`fill_mode`).
+# **Data augmentation** changes each training image a little, and differently each time. A character
+# may face either side, be near or far, and lean. So we flip, zoom and rotate. The model rarely sees
+# exactly the same image twice, which makes it hard to memorize them. Choose changes that keep the
+# label true: do not flip letters, for example. A rotated or zoomed image takes each pixel from the
+# `nearest` one of the original (`interpolation`), and beyond the border from the nearest on it
+# (`fill_mode`).
 #
 # The pipeline of the training images goes on:
 #
 # 3. **shuffle** draws the next image at random from a buffer, which holds as many as fit in 500
 #    MB.
 # 4. **batch** groups the images: at each training step, the model learns from one batch.
-# 5. **map** augments each batch, on several CPU cores at once. Before the cache, every epoch would
-#    get the same augmented images.
+# 5. **map** augments several batches at once, on as many CPU cores. Before the cache, every epoch
+#    would get the same augmented images.
 # 6. **prefetch** prepares the next batches while the model trains on this one.
 #
 # The first model gets the original images, the second one augmented ones. The other parts are
@@ -226,7 +227,7 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 plain = keras.Sequential(
     [
         keras.Input(shape=(args.image_size, args.image_size, 3)),
-        keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1; a part of the model, wherever it is used
+        keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1; a part of the model
         keras.layers.Conv2D(16, kernel_size=3, padding="same", activation="relu"),
         keras.layers.MaxPooling2D(),
         keras.layers.Conv2D(32, kernel_size=3, padding="same", activation="relu"),
@@ -249,7 +250,8 @@ plain.summary()
 #
 # **Class weights** make an error cost more, the rarer its class is, so that all classes count the
 # same. A class of average size weighs 1, one of half that size 2. They act on the training loss
-# only. So do not compare the values of training and validation loss; their directions still tell.
+# only. So do not compare the values of training and validation loss; a validation loss that rises
+# still means overfitting.
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -267,15 +269,16 @@ class_weight = dict(enumerate(counts.mean() / counts))
 # - `EarlyStopping`, for the plain model only, ends the training when the validation loss has not
 #   improved for five epochs.
 # - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (With few
-#   validation images, many epochs have the same accuracy, and their losses differ.)
+#   validation images, many epochs have the same accuracy, but hardly the same loss.)
 # - `CSVLogger` writes loss and accuracy of each epoch to `history-plain.csv`.
 # - `TerminateOnNaN` ends a training whose loss is not a number any more.
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
 # - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
 #   `--resume` continues with the epoch in which it was cut off.
 #
-# When the training has ended, the best model is renamed to `trained-plain.keras`. Where that
-# is there, a `--resume` does not train it again. `--skip-baseline` leaves out the plain model.
+# When its training has ended, the best plain model is renamed to `trained-plain.keras`. Where this
+# file exists, `--resume` does not train that model again. `--skip-baseline` leaves out the plain
+# model.
 
 
 # %%
@@ -321,7 +324,7 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 #
 # Nearly all weights of the plain model are in its first dense layer, which has a weight of its own
 # for each position of each feature map. They are enough to memorize nearly all training images.
-# **Regularization** is whatever makes that harder:
+# What makes that harder is called **regularization**:
 #
 # - **Augmentation**, as above.
 # - **Global max pooling** keeps the largest value of each feature map, wherever it is in the
@@ -337,17 +340,19 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 #
 # - **Batch normalization** (Ioffe and Szegedy, 2015) brings the outputs of each filter to zero mean
 #   and unit variance over the batch. Then it multiplies them by one learned number and adds
-#   another. Outside of training, it uses the mean and variance of the last training batches.
+#   another. Outside of training, it uses moving averages of the training batches' means and
+#   variances.
 # - The **learning rate** sets how far the optimizer follows the gradient. Batch normalization
 #   allows a higher one: up to 0.002, where the plain model has 0.001. The rate warms up from 0 over
-#   the first 10% of the steps. Then it decays to 0 along a cosine, so that the weights settle.
+#   the first 10% of the steps (Goyal and others, 2017). Then it decays to 0 along a cosine
+#   (Loshchilov and Hutter, 2017), so that the weights settle.
 # - **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 #   random at first. In the blocks, we begin with filters that copy: filter i has a 1 at the center
 #   of its weights for feature map i of its input, and 0 elsewhere. So an untrained block does not
 #   scramble what the layers before it found. Where it has more filters than inputs, the others
 #   stay random.
 # - The weights of the last layer begin at **0**: all logits are 0 at first, and each class is
-#   equally likely. The gradients of these weights are not 0, so they learn from the first step on.
+#   equally likely. The gradients of these weights are not 0, so they learn.
 #
 # All of this changes at once. So the result cannot tell which change helps most.
 
@@ -430,7 +435,8 @@ plots.save(figure, run.folder / "curves.png")
 # ## Evaluate on the test set
 #
 # We load the model of each best epoch and append a **softmax**, which turns logits into
-# probabilities. Now the test set is used; nothing is chosen by what it shows. Two measures per
+# probabilities. (The plain model's best epoch is an early one, in which it has not memorized
+# everything yet.) Now the test set is used; nothing is chosen by what it shows. Two measures per
 # class say more than accuracy:
 #
 # - **Precision**: of the images predicted to be Lisa, the share that shows her.

@@ -111,3 +111,13 @@ def test_a_gain_is_that_of_the_lesson_over_its_copy():
     assert ideas.row("x", runs) == "| x | 92.00 | 92.00 | 92.00 | +0.50 (-1.00 to +2.00) | 20 s |"
     runs = {"the lesson": {"0": run(0.97, "macro_f1")}, "x": {"0": run(0.96, "macro_f1")}}
     assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (+1.00 to +1.00) | 20 s |"
+
+
+REFERENCE = sorted((REPO / "outputs" / "reference" / "ideas").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
+def test_the_tables_of_ideas_are_those_of_the_stored_figures(path):
+    page = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    assert [line for line in (ideas.row(idea, runs) for idea in runs) if line not in page] == []
