@@ -137,8 +137,16 @@ LESSONS = {
         "train_simpsons.py",
         ["--skip-baseline"],
         {
+            "without-augmentation": [("train(model, training_data)", "train(model, plain_data)")],
+            "without-global-pooling": [("layers.GlobalMaxPooling2D()", "layers.Flatten()")],
+            "without-dropout": [("        keras.layers.Dropout(0.3),\n", "")],
+            "without-weight-decay": [("weight_decay=0.1", "weight_decay=0.0")],
+            "without-class-weights": [("class_weight=class_weight", "class_weight=None")],
             "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-zero-logits": [(', kernel_initializer="zeros"', "")],
+            "with-a-random-split": [
+                ("n_splits = folders", "groups = np.arange(len(groups))\nn_splits = folders")
+            ],
         },
     ),
 }
