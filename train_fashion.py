@@ -349,7 +349,8 @@ train("together", together_model, original_data, [stop])
 # the first 20% of the steps (Goyal and others, 2017), because large steps from random weights can
 # lead astray. Then it decays to 0 along a cosine (Loshchilov and Hutter, 2017), so that the weights
 # settle. `EarlyStopping` would cut that short. Instead, `ModelCheckpoint` saves the model whenever
-# its validation accuracy is the best so far.
+# its validation loss is the lowest so far. (Accuracy jumps more from epoch to epoch, so its best
+# value owes more to chance.)
 
 
 # %%
@@ -402,9 +403,9 @@ smoothed_loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smo
 model.compile(loss=smoothed_loss, optimizer=optimizer, metrics=["accuracy"])
 checkpoint = keras.callbacks.ModelCheckpoint(
     run.folder / "best.keras",
-    monitor="val_accuracy",
+    monitor="val_loss",
     save_best_only=True,
-    initial_value_threshold=run.best("val_accuracy"),  # after --resume: the best so far
+    initial_value_threshold=run.best("val_loss"),  # after --resume: the best so far
 )
 train(args.model, model, training_data, [checkpoint], verbose=run.verbose)
 models[args.model] = keras.saving.load_model(run.folder / "best.keras")

@@ -268,8 +268,8 @@ class_weight = dict(enumerate(counts.mean() / counts))
 #
 # - `EarlyStopping`, for the plain model only, ends the training when the validation loss has not
 #   improved for five epochs.
-# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (With few
-#   validation images, many epochs have the same accuracy, but hardly the same loss.)
+# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
+#   jumps more from epoch to epoch, so its best value owes more to chance.)
 # - `CSVLogger` writes loss and accuracy of each epoch to `history-plain.csv`.
 # - `TerminateOnNaN` ends a training whose loss is not a number any more.
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.

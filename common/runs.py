@@ -42,7 +42,7 @@ class Run:
     """
 
     def __init__(self, args, device, model):
-        self.args, self.device, self.model, self._metric = args, device, model, "val_accuracy"
+        self.args, self.device, self.model, self._metric = args, device, model, "val_loss"
         self.name = Path(args.begun["script"]).stem.removeprefix("train_")
         in_notebook = "ipykernel" in sys.modules
         self.verbose = 1 if in_notebook or sys.stdout.isatty() else 2
@@ -70,8 +70,8 @@ class Run:
         cell that is run again trains anew.
 
         Args:
-            metric: Such as "val_accuracy"; of "val_loss", the lowest value is the best. The best
-                epoch in `results.json` is by it, too.
+            metric: Such as "val_loss", of which the lowest value is the best, or "val_accuracy".
+                The best epoch in `results.json` is by it, too.
             suffix: Of the files of another model, such as "-plain": `history-plain.csv`,
                 `best-plain.keras`, `backup-plain/` and, when it is trained,
                 `trained-plain.keras`.
