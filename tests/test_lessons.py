@@ -67,7 +67,7 @@ MIXED = ("--model", "cnn", "--precision", "mixed")
 # The floors are below what was seen: eight seeds of MNIST gave 96.7 to 97.8%; one or two runs of
 # the others 81.1%, 81.2%, 23.0 and 23.9%, 83.2 and 84.1%. None of those is a whole training.
 LESSONS = [
-    Lesson("mnist", "train_mnist.py", "cnn", 10, NONE, (3600, 400, 1000), 0.95),
+    Lesson("mnist", "train_mnist.py", "cnn", 11, NONE, (3600, 400, 1000), 0.95),
     Lesson(
         "fashion-mlp",
         "train_fashion.py",
