@@ -288,9 +288,9 @@ model.summary()
 #   large steps from random weights can lead astray. Then it decays to 0 along a cosine (Loshchilov
 #   and Hutter, 2017), so that the weights settle.
 # - **Weight decay** (Hanson and Pratt, 1988): at each step, AdamW (Loshchilov and Hutter, 2019)
-#   also pulls each weight toward zero, by the learning rate times `weight_decay`. Batch
-#   normalization undoes the size of the weights; but small ones turn faster, so that training does
-#   not settle early (van Laarhoven, 2017).
+#   also pulls each weight toward zero, by the learning rate times `weight_decay`. Behind batch
+#   normalization, only the direction of the weights matters, not their size. Small weights change
+#   direction faster, so the training keeps moving (van Laarhoven, 2017).
 # - **Averaged weights** (after Polyak and Juditsky, 1992): while the learning rate is high, the
 #   weights jump around a good place. So the optimizer keeps their **exponential moving average**
 #   (EMA), which covers about the last eighth of an epoch (`ema_momentum`). After each epoch, the
@@ -380,8 +380,8 @@ print(f"Trained for {fit_seconds:.0f} s; best epoch: {best_epoch}")
 # Watch for **overfitting**: the model memorizes its training images. It shows as a growing gap
 # between training and validation. Where it is strong, the validation loss rises while the training
 # loss falls. Here, it falls more and more slowly while the gap grows. With smoothed labels, no loss
-# is below 0.50, because even the best probabilities, 91% and 1%, have that. (The evaluation below
-# computes the loss without smoothing.)
+# is below 0.50: even the best probabilities, 91% and 1%, give that. (The evaluation below computes
+# the loss without smoothing.)
 
 # %%
 epochs = np.arange(1, len(history["loss"]) + 1)

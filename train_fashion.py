@@ -418,8 +418,8 @@ models[args.model] = keras.saving.load_model(run.folder / "best.keras")
 # validation loss that rises while the training loss falls. `fit` measures the training accuracy
 # during an epoch, with the dropout or augmentation that a model has; validation has neither. So
 # validation can look better. The losses of the last model are those of smoothed labels, which
-# cannot fall below 0.50, because even the best probabilities, 91% and 1%, have that. Do not compare
-# them with those of the plain network.
+# cannot fall below 0.50: even the best probabilities, 91% and 1%, give that. Do not compare them
+# with those of the plain network.
 
 # %%
 figure, axes = plt.subplots(2, 2, figsize=(8, 5.6))

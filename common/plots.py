@@ -223,7 +223,7 @@ def _short(name):
 
 def _title(figure, title):
     """At the same distance from the top, however tall the figure is."""
-    title = textwrap.fill(_plain(title), 90)
+    title = textwrap.fill(_plain(title), 78)
     figure.suptitle(title, fontsize=12, y=1 - 0.07 / figure.get_figheight())
 
 
