@@ -27,7 +27,7 @@ on two CPU cores (Intel Xeon with AMX), the CNN 93.33% (93.21 to 93.44; in bfloa
 from common import options
 
 args = options.parse(
-    __doc__, epochs={"mlp": 55, "cnn": 24}, batch_size={"mlp": 250, "cnn": 125}, learning_rate=2e-3
+    __doc__, epochs={"mlp": 50, "cnn": 24}, batch_size={"mlp": 250, "cnn": 125}, learning_rate=2e-3
 )
 
 from common import devices  # the options are checked by now, before the slow imports
