@@ -9,9 +9,9 @@ better is a convolutional network (CNN)?
     python train_cifar10.py --model cnn   # the CNN
     python train_cifar10.py --sample      # on 6,000 generated drawings; works offline
 
-The MLP reaches a test accuracy of 70.41% (69.84 to 70.84; seeds 0, 1, 2) after 9 minutes of training
-on two CPU cores (Intel Xeon with AMX), the CNN 93.33% (93.21 to 93.44; seeds 0, 1; in bfloat16)
-after 23.
+The MLP reaches a test accuracy of 70.41% (69.84 to 70.84; seeds 0, 1, 2) after 9 minutes of
+training on two CPU cores (Intel Xeon with AMX), the CNN 93.33% (93.21 to 93.44; seeds 0, 1; in
+bfloat16) after 23.
 """
 
 # %% [markdown]
