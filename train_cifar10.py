@@ -11,7 +11,7 @@ better is a convolutional network (CNN)?
 
 The MLP reaches a test accuracy of 70.41% (69.84 to 70.84; seeds 0, 1, 2) after 9 minutes of
 training on two CPU cores (Intel Xeon with AMX), the CNN 93.33% (93.21 to 93.44; seeds 0, 1; in
-bfloat16) after 23.
+bfloat16) after 23 minutes.
 """
 
 # %% [markdown]

@@ -328,9 +328,9 @@ train("together", together_model, original_data, [stop])
 #   form a **feature map**. A filter has 3x3 weights for each feature map of its input; with
 #   `padding="same"`, height and width stay the same. **Max pooling** keeps the largest of 2x2
 #   neighbors, **global max pooling** the largest value of each feature map. The first convolution
-#   is small, with eight filters of 2x2 weights, which can tell brighter from darker neighbors
-#   (Jordan, 2024, begins alike). So the blocks get edges instead of pixels. This network has weight
-#   decay, and is trained on the augmented images; exercise 3 shows what augmentation changes.
+#   is small: eight filters of 2x2 weights compare neighboring pixels before the blocks begin. (In
+#   Jordan, 2024, such filters are computed, not learned.) This network has weight decay, and is
+#   trained on the augmented images; exercise 3 shows what augmentation changes.
 #
 # Two more ideas are in both:
 #

@@ -4,7 +4,7 @@
     python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas without-whitening
     python benchmarks/ideas.py cifar10-mlp --sample --epochs 1       # does it work?
 
-An idea is a change of a few lines: most take something away that the lesson has. All else is the
+Each idea is a change of a few lines; most take away something that the lesson has. All else is the
 lesson's own code. The lesson itself is trained first, with the same seeds. One training follows
 another, and each takes about as long as the lesson's.
 
