@@ -149,7 +149,7 @@ validation_data = tf.data.Dataset.from_tensor_slices(validation).batch(500)
 
 originals = np.stack([x_train[y_train == label][0] for label in range(len(class_names))])
 augmented = [keras.ops.convert_to_numpy(augment(originals, training=True)) for _ in range(4)]
-plots.rows(run.folder / "augmented.png", [originals, *augmented], "Each still shows its class")
+plots.rows(run.folder / "augmented.png", [originals, *augmented], "Does each still show its class?")
 
 # %% [markdown]
 # ## Build the model
