@@ -155,7 +155,7 @@ def main():
             record["runs"].setdefault(idea, {})[str(seed)] = figures
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if idea == "the lesson":
-            print("| | training | validation | test | gain | fit |\n|---|---|---|---|---|---|")
+            print("| | training | validation | test | gain |\n|---|---|---|---|---|")
         print(row(idea, record["runs"]), flush=True)
     print(f"Figures: {output}")
 
@@ -190,7 +190,7 @@ def train(script, text, command):
 
 
 def row(idea, runs):
-    """A row of a Markdown table: accuracies in percent and seconds, means over the seeds.
+    """A row of a Markdown table: accuracies in percent, means over the seeds.
 
     Of the Simpsons, whose classes are not equally frequent, it is the macro F1 instead. The gain is
     that of the lesson over the changed copy, in points of the validation set's, with the lowest and
@@ -200,8 +200,7 @@ def row(idea, runs):
     means = [f"{np.mean(values):.2f}" for values in accuracy.values()]
     gains = np.subtract(percent(runs["the lesson"], "validation"), accuracy["validation"])
     gain = f"{gains.mean():+.2f} ({gains.min():+.2f} to {gains.max():+.2f})"
-    seconds = np.mean([figures["fit_seconds"] for figures in runs[idea].values()])
-    return f"| {' | '.join([idea, *means, gain, f'{seconds:.0f} s'])} |"
+    return f"| {' | '.join([idea, *means, gain])} |"
 
 
 def percent(runs, part):
