@@ -9,7 +9,7 @@ better is a convolutional network (CNN)?
     python train_cifar10.py --model cnn   # the CNN
     python train_cifar10.py --sample      # on 6,000 generated drawings; works offline
 
-The MLP reaches a test accuracy of 70.41% (69.84 to 70.84; seeds 0, 1, 2) after 9 minutes of
+The MLP reaches a test accuracy of 70.92% (70.78 to 71.15; seeds 0, 1, 2) after 7 minutes of
 training on two CPU cores (Intel Xeon with AMX), the CNN 93.33% (93.21 to 93.44; seeds 0, 1; in
 bfloat16) after 23 minutes.
 """
@@ -106,9 +106,9 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # flipped cat is a cat. Places beyond the border are filled by reflection (`fill_mode`), and each
 # pixel comes from the `nearest` one of the original, so that nothing is blurred.
 #
-# **Random erasing** (Zhong and others, 2017) covers a part of about every second image with a gray
-# rectangle, of 2 to 20% of the image's area (`scale`). So the model cannot rely on a single part,
-# such as a cat's ears.
+# For the CNN, **random erasing** (Zhong and others, 2017) also covers a part of about every second
+# image with a gray rectangle, of 2 to 20% of the image's area (`scale`). So the CNN cannot rely on
+# a single part, such as a cat's ears. The MLP did worse with it.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
@@ -126,13 +126,13 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # each image still shows its class.
 
 # %%
-augment = keras.layers.Pipeline(
-    [  # one after the other
-        keras.layers.RandomFlip("horizontal"),
-        keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect", interpolation="nearest"),
-        keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.2), fill_value=127),
-    ]
-)
+changes = [
+    keras.layers.RandomFlip("horizontal"),
+    keras.layers.RandomTranslation(0.1, 0.1, fill_mode="reflect", interpolation="nearest"),
+]
+if args.model == "cnn":
+    changes += [keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.2), fill_value=127)]
+augment = keras.layers.Pipeline(changes)  # one after the other
 
 
 def augment_batch(images, labels):

@@ -84,7 +84,9 @@ LESSONS = {
             "without-whitening": [("Flatten(), whitening,", "Flatten(),")],
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
             "without-averaged-weights": WITHOUT_AVERAGED_WEIGHTS,
-            "without-random-erasing": WITHOUT_ERASING,
+            "with-random-erasing": [
+                ('if args.model == "cnn":\n    changes', "if True:\n    changes")
+            ],
         },
     ),
     "cifar10-cnn": Lesson(
