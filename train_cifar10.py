@@ -108,7 +108,7 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 #
 # For the CNN, **random erasing** (Zhong and others, 2017) also covers a part of about every second
 # image with a gray rectangle, of 2 to 20% of the image's area (`scale`). So the CNN cannot rely on
-# a single part, such as a cat's ears. The MLP did worse with it.
+# a single part, such as a cat's ears. The MLP gained nothing from it.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
@@ -155,7 +155,7 @@ validation_data = tf.data.Dataset.from_tensor_slices(validation).batch(500)
 
 originals = np.stack([images[0] for images in examples])
 augmented = [keras.ops.convert_to_numpy(augment(originals, training=True)) for _ in range(4)]
-title = "Flipped, shifted and partly erased, each image still shows its class"
+title = "Does each still show its class?"
 plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 
 # %% [markdown]
