@@ -180,14 +180,14 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # **Whitening** (LeCun and others, 1998): neighboring pixels are much alike, so the numbers of an
 # image mostly repeat each other. **Principal component analysis** (PCA) finds weighted sums of them
 # that do not correlate, those with the most variance first. We divide each by the root of its
-# variance, so that a faint edge counts as much as the brightness. (We add 0.001 to the variance
-# first: a sum that hardly varies is mostly noise, and would be magnified.)
+# variance, so that a faint edge counts as much as the brightness. The first layer of both models
+# computes such sums; their weights come from training images, and are not learned
+# (`trainable=False`).
 #
-# The first layer of both models whitens. It is not learned (`trainable=False`); we compute its
-# weights from training images. The MLP gets 256 such sums of the whole image, in place of its 3,072
-# numbers. The CNN gets all twelve of each **patch** of 2x2 pixels, which has 2 x 2 x 3 = 12 numbers
-# (Page, 2018; Jordan, 2024); each filter is there twice, once with the opposite sign, because ReLU
-# drops what is negative.
+# - The MLP gets 256 sums of the whole image, in place of its 3,072 numbers.
+# - The CNN gets all twelve sums of each **patch** of 2x2 pixels, which has 2 x 2 x 3 = 12 numbers
+#   (Page, 2018; Jordan, 2024). Each filter is there twice, once with the opposite sign, because
+#   ReLU drops what is negative.
 #
 # **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 # random at first. In the CNN's blocks, we begin with filters that copy: filter i has a 1 at the
@@ -238,6 +238,7 @@ def block(filters):
 def whitening_weights(samples, count):
     """Weights of `count` sums of the numbers in a row; a column for each sum."""
     pca = PCA(count, random_state=args.seed).fit(samples.astype("float32") / 127.5)
+    # 1e-3: a sum that hardly varies is mostly noise, which would be magnified.
     return pca.components_.T / np.sqrt(pca.explained_variance_ + 1e-3)
 
 

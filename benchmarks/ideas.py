@@ -3,6 +3,7 @@
     python benchmarks/ideas.py cifar10-cnn                           # each of its ideas
     python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas without-whitening
     python benchmarks/ideas.py cifar10-mlp --sample --epochs 1       # does it work?
+    python benchmarks/ideas.py cifar10-mlp --output FILE             # adds what FILE lacks
 
 Each idea is a change of a few lines; most take away something that the lesson has. All else is the
 lesson's own code. The lesson itself is trained first, with the same seeds. One training follows
@@ -149,12 +150,20 @@ def main():
     output.parent.mkdir(parents=True, exist_ok=True)
     record = {"lesson": args.lesson, "options": command, "processor": devices.cpu_name()}
     record |= {"date": time.strftime("%Y-%m-%d"), "runs": {}}
+    if output.exists():  # go on with it
+        stored = json.loads(output.read_text(encoding="utf-8"))
+        if [stored[key] for key in ("lesson", "options")] != [args.lesson, command]:
+            parser.error(f"{output} has other runs: {stored['lesson']}, {stored['options']}")
+        record = stored
     source = (HOME / script).read_text(encoding="utf-8")
     for idea in ["the lesson", *(args.ideas or ideas)]:
         changed = change(source, [*always, *ideas.get(idea, [])])
+        runs = record["runs"].setdefault(idea, {})
         for seed in args.seeds:
+            if str(seed) in runs:
+                continue
             figures = train(script, changed, [*command, *places, "--seed", str(seed)])
-            record["runs"].setdefault(idea, {})[str(seed)] = figures
+            runs[str(seed)] = figures
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if idea == "the lesson":
             print("| | training | validation | test | gain |\n|---|---|---|---|---|")
@@ -196,8 +205,10 @@ def row(idea, runs):
 
     Of the Simpsons, whose classes are not equally frequent, it is the macro F1 instead. The gain is
     that of the lesson over the changed copy, in points of the validation set's, with the lowest and
-    the highest of the seeds in brackets.
+    the highest of the seeds in brackets. The seeds are those that both were trained with.
     """
+    seeds = sorted(set(runs["the lesson"]) & set(runs[idea]))
+    runs = {name: {seed: runs[name][seed] for seed in seeds} for name in ("the lesson", idea)}
     accuracy = {part: percent(runs[idea], part) for part in ("train", "validation", "test")}
     means = [f"{np.mean(values):.2f}" for values in accuracy.values()]
     gains = np.subtract(percent(runs["the lesson"], "validation"), accuracy["validation"])

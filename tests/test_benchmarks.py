@@ -99,6 +99,13 @@ def test_a_lesson_is_compared_with_its_changed_copy(lesson, tmp_path):
     assert runs["the lesson"]["0"]["epochs"] == 1
     assert runs["the lesson"]["0"]["train"] != runs["without-label-smoothing"]["0"]["train"]
     assert ideas.row("without-label-smoothing", runs) in done.stdout
+    # Called again, it adds what is missing: here nothing, so nothing is trained.
+    again = lesson("benchmarks/ideas.py", *command, "--sample", "--epochs", 1, "--output", output)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert json.loads(output.read_text(encoding="utf-8"))["runs"] == runs
+    other = lesson("benchmarks/ideas.py", *command, "--sample", "--epochs", 2, "--output", output)
+    assert other.returncode == 2
+    assert "has other runs: cifar10-mlp, ['--sample', '--epochs', '1']" in other.stderr
 
 
 def test_a_gain_is_that_of_the_lesson_over_its_copy():
@@ -108,6 +115,8 @@ def test_a_gain_is_that_of_the_lesson_over_its_copy():
 
     runs = {"the lesson": {"0": run(0.92), "1": run(0.93)}, "x": {"0": run(0.9), "1": run(0.94)}}
     assert ideas.row("x", runs) == "| x | 92.00 | 92.00 | 92.00 | +0.50 (-1.00 to +2.00) |"
+    runs["x"] = {"1": run(0.94)}  # only seed 1 was trained with both
+    assert ideas.row("x", runs) == "| x | 94.00 | 94.00 | 94.00 | -1.00 (-1.00 to -1.00) |"
     runs = {"the lesson": {"0": run(0.97, "macro_f1")}, "x": {"0": run(0.96, "macro_f1")}}
     assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (+1.00 to +1.00) |"
 
