@@ -41,6 +41,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from sklearn.calibration import calibration_curve
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
@@ -254,7 +255,7 @@ else:
     whitening.build((None, 32, 32, 3))
     whitening.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
     hidden = [whitening, keras.layers.ReLU(), *block(64), *block(256), *block(256)]
-    hidden += [keras.layers.GlobalMaxPooling2D()]
+    hidden += [keras.layers.GlobalMaxPooling2D(name="pooling")]
 model = keras.Sequential(
     [
         keras.Input(shape=(32, 32, 3)),
@@ -510,6 +511,63 @@ most_confident = errors[np.argsort(-confidence[errors])][:20]
 test_set = (x_test, y_test, probabilities["test"], class_names)
 title = f"{len(errors):,} of {len(x_test):,} misclassified; the most confident of them"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
+
+# %% [markdown]
+# ## How far to trust a probability
+#
+# A model is **calibrated** if its confidence is its accuracy: of the predictions with a confidence
+# of about 80%, 80% are correct. The **reliability diagram** shows it. `calibration_curve` sorts the
+# predictions into ten bins by their confidence, and compares the mean confidence of each bin with
+# its accuracy. Points below the line mean **overconfident**, points above it underconfident. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean distance from the line, in
+# which each bin counts by its number of images.
+#
+# Label smoothing makes a model less confident: the best probability is 91%.
+
+# %%
+accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
+bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, for each image
+_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
+scores["test"]["calibration_error"] = calibration_error
+print(f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}")
+title = f"Expected calibration error: {calibration_error:.3f}"
+curves = {"the model": (confidences, accuracies, counts)}
+plots.reliability(run.folder / "reliability.png", curves, title)
+
+# %% [markdown]
+# ## Where does the CNN look?
+#
+# The CNN ends with global max pooling and one dense layer. So the logit of a class is a sum over
+# the feature maps: the largest value of each, times a weight. Without the pooling, the same sum at
+# each place of the feature maps is a **class activation map** (Zhou and others, 2016; with max
+# pooling Oquab and others, 2015). It shows which places support the class. Here the last feature
+# maps are 3x3; each cell stands for 8x8 pixels, and sees some more around it. (The last 8 rows and
+# columns of pixels have no cell of their own, because max pooling drops what does not fill its 2x2;
+# for the plot, we repeat the last cells there.)
+#
+# In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
+# confident errors, each with the map of the predicted class. Is the bright place on the object, or
+# on its background? The MLP has no feature maps, so it has no such plot.
+
+
+# %%
+def activation_maps(images, classes):
+    """How much each place of an image supports a class: shape (count, rows, columns)."""
+    before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
+    weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
+    maps = before_pooling.predict(images, verbose=0) @ weights  # a map for each class
+    return maps[np.arange(len(images)), :, :, classes]
+
+
+if args.model == "cnn":
+    chosen = np.concatenate([np.flatnonzero(predicted == y_test)[:8], most_confident[:8]])
+    maps = activation_maps(x_test[chosen], predicted[chosen])
+    maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), mode="edge")  # repeats the last row and column
+    test_images = (x_test[chosen], maps, y_test[chosen], probabilities["test"][chosen], class_names)
+    title = "Bright: what supports the predicted class"
+    plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
 
 # %% [markdown]
 # ## Save the model, and load it again

@@ -37,6 +37,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
 
@@ -345,6 +346,76 @@ title = "The twenty least confident correct predictions"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
 title = f"{len(errors)} of {len(x_test):,} misclassified; the {len(most_confident)} most confident"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
+
+# %% [markdown]
+# ## How far to trust a probability
+#
+# A model is **calibrated** if its confidence is its accuracy: of the predictions with a confidence
+# of about 80%, 80% are correct. The **reliability diagram** shows it. `calibration_curve` sorts the
+# predictions into ten bins by their confidence, and compares the mean confidence of each bin with
+# its accuracy. Points below the line mean **overconfident**, points above it underconfident. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean distance from the line, in
+# which each bin counts by its number of images.
+#
+# Nearly all predictions of this model are in the last bin, and a few uncertain ones in the others.
+
+# %%
+accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
+bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, for each image
+_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
+scores["test"]["calibration_error"] = calibration_error
+print(f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}")
+title = f"Expected calibration error: {calibration_error:.3f}"
+curves = {"the model": (confidences, accuracies, counts)}
+plots.reliability(run.folder / "reliability.png", curves, title)
+
+# %% [markdown]
+# ## Work one image through
+#
+# How do logits become a probability and a loss? We take the test image whose confidence is nearest
+# to 50%: here the model hesitates. Softmax raises e to the power of each logit, and divides by
+# the sum of all ten. A logit that is higher by 1 means 2.7 times the probability. The cross-entropy
+# of the image is -ln(probability of its true digit): 0 at 100%, 0.69 at 50%, 2.3 at 10%. The loss
+# is the mean of this number over the images. `keras.Model` makes a model of the same trained
+# layers that ends earlier: at the logits, before the softmax.
+
+# %%
+hesitant = np.argmin(np.abs(confidence - 0.5))  # its index
+logit_model = keras.Model(classifier.inputs, classifier.layers[-2].output)
+logits = logit_model.predict(x_test[hesitant : hesitant + 1], verbose=0)[0]
+exponentials = np.exp(logits)
+softmax = exponentials / exponentials.sum()
+print(f"Test image {hesitant}, a {y_test[hesitant]}:\ndigit   logit    e^logit  probability")
+for digit, row in enumerate(zip(logits, exponentials, softmax, strict=True)):
+    print("{:5}{:8.2f}{:11.3f}{:13.1%}".format(digit, *row))
+probability = softmax[y_test[hesitant]]
+print(f"Cross-entropy: -ln({probability:.3f}) = {-np.log(probability):.3f}")
+
+# %% [markdown]
+# ## Look inside the model
+#
+# What does each layer pass on? The first plot draws the **filters** of the first convolution: dark
+# cells are positive weights, light ones negative, and a middle gray is near 0. A filter that is
+# dark on one side and light on the other responds to an edge. The second plot draws **feature
+# maps** of one test image: where each filter responds. In the first layer, you still see the digit,
+# its edges or its strokes. The deeper maps are coarse, and many are empty: their pattern is not in
+# this image.
+
+# %%
+convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D)]
+filters = convolutions[0].get_weights()[0].transpose(3, 0, 1, 2)  # as images: (16, 3, 3, 1)
+pixels = 127.5 + 127.5 * filters / np.abs(filters).max()  # 0 to 255; a weight of 0 is 127.5
+names = [str(number) for number in range(len(filters))]
+plots.grid(run.folder / "filters.png", pixels, names, "Edges, in several directions", columns=8)
+
+map_model = keras.Model(classifier.inputs, [layer.output for layer in convolutions])
+shown = []
+for maps in map_model.predict(x_test[:1], verbose=0):  # of each layer: (1, height, width, filters)
+    shown.append(255 * maps[0].transpose(2, 0, 1)[:10, :, :, np.newaxis] / maps.max())
+title = f"Feature maps of a {y_test[0]}: ten of each convolution"
+plots.rows(run.folder / "feature_maps.png", shown, title, ["first", "second", "third"])
 
 # %% [markdown]
 # ## Save the model, and load it again

@@ -42,6 +42,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 from sklearn.cluster import DBSCAN
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
@@ -379,7 +380,7 @@ model = keras.Sequential(
         *block(48),
         *block(96),
         *block(192),
-        keras.layers.GlobalMaxPooling2D(),
+        keras.layers.GlobalMaxPooling2D(name="pooling"),
         keras.layers.Dropout(0.3),
         keras.layers.Dense(len(class_names), kernel_initializer="zeros", dtype="float32"),
     ]
@@ -504,6 +505,80 @@ title = "The least confident correct predictions"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
 title = f"{len(errors):,} of {len(y_test):,} misclassified; the most confident of them"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
+
+# %% [markdown]
+# ## How far to trust a probability
+#
+# A model is **calibrated** if its confidence is its accuracy: of the predictions with a confidence
+# of about 80%, 80% are correct. The **reliability diagram** shows it. `calibration_curve` sorts the
+# predictions into ten bins by their confidence, and compares the mean confidence of each bin with
+# its accuracy. Points below the line mean **overconfident**, points above it underconfident. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean distance from the line, in
+# which each bin counts by its number of images.
+
+# %%
+accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
+bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, for each image
+_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
+scores["test"]["calibration_error"] = calibration_error
+print(f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}")
+title = f"Expected calibration error: {calibration_error:.3f}"
+curves = {"the model": (confidences, accuracies, counts)}
+plots.reliability(run.folder / "reliability.png", curves, title)
+
+# %% [markdown]
+# ## Where does the model look?
+#
+# The model ends with global max pooling and one dense layer. So the logit of a class is a sum over
+# the feature maps: the largest value of each, times a weight. Without the pooling, the same sum at
+# each place of the feature maps is a **class activation map** (Zhou and others, 2016; with max
+# pooling Oquab and others, 2015). It shows which places support the class.
+#
+# In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
+# confident errors, each with the map of the predicted class. Is the bright place on the character,
+# or on the background? A model that looks at the background will fail in another scene.
+
+
+# %%
+def activation_maps(images, classes):
+    """How much each place of an image supports a class: shape (count, rows, columns)."""
+    before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
+    weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
+    maps = before_pooling.predict(images, verbose=0) @ weights  # a map for each class
+    return maps[np.arange(len(images)), :, :, classes]
+
+
+chosen = np.concatenate([correct[:: max(1, len(correct) // 8)][:8], most_confident[:8]])
+x_chosen = folders.ImageArray(cached["test"])[chosen]
+maps = activation_maps(x_chosen, predicted[chosen])
+test_images = (x_chosen, maps, y_test[chosen], probabilities["test"][chosen], class_names)
+title = "Bright: what supports the predicted class"
+plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
+
+# %% [markdown]
+# ## Which labels would you doubt?
+#
+# In most sets of images, some labels are mistaken: a file is in another class's folder. The model
+# can help to find them. It has not trained on the images of the validation and test sets. Where it
+# gives the label of such an image a low probability, either the model is mistaken or the label is.
+# `doubtful.csv` lists these images, the lowest probability first: open the first thirty files. The
+# training images are left out, because the model may have memorized their labels. Another `--seed`
+# makes another split.
+
+# %%
+doubts = []
+for part in ("validation", "test"):
+    for path, label, row in zip(parts[part].paths, labels[part], probabilities[part], strict=True):
+        of_label = round(float(row[label]), 4)
+        doubts.append((of_label, path, class_names[label], class_names[row.argmax()]))
+doubts.sort(key=lambda doubt: doubt[0])  # by the first entry: the lowest probability first
+names = ["probability", "file", "label", "predicted"]
+runs.write_table(run.folder / "doubtful.csv", names, doubts)
+print("The labels to check first (doubtful.csv):")
+for probability, path, label, prediction in doubts[:5]:
+    print(f"  {path}: {label} has a probability of {probability:.1%}, {prediction} is predicted")
 
 # %% [markdown]
 # ## Save the model, and load it again
