@@ -408,7 +408,7 @@ convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.
 filters = convolutions[0].get_weights()[0].transpose(3, 0, 1, 2)  # as images: (16, 3, 3, 1)
 pixels = 127.5 + 127.5 * filters / np.abs(filters).max()  # 0 to 255; a weight of 0 is 127.5
 names = [str(number) for number in range(len(filters))]
-plots.grid(run.folder / "filters.png", pixels, names, "Edges, in several directions", columns=8)
+plots.grid(run.folder / "filters.png", pixels, names, "Which filters find edges?", columns=8)
 
 map_model = keras.Model(classifier.inputs, [layer.output for layer in convolutions])
 shown = []

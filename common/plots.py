@@ -217,8 +217,8 @@ def reliability(path, curves, title):
     for (name, (confidences, accuracies, counts)), (style, color) in zip(
         curves.items(), styles, strict=False
     ):
-        axis.plot(confidences, accuracies, style, color=color, label=name)
         few = counts < 30
+        axis.plot(confidences[~few], accuracies[~few], style, color=color, label=name)
         axis.plot(confidences[few], accuracies[few], style[0], color=color, markerfacecolor="white")
     axis.set(xlabel="Confidence", ylabel="Accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     axis.spines[["top", "right"]].set_visible(False)
