@@ -65,9 +65,8 @@ def main():
         found = sum(place <= FIRST for place in places)
         record["runs"][str(seed)] = {"found": found, "places": places, "listed": len(listed)}
         output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        print(
-            f"Seed {seed}: {found} of {len(swapped)} are among the first {FIRST} of {len(listed)}"
-        )
+        text = f"{found} of {len(swapped)} are among the first {FIRST} of {len(listed)}"
+        print(f"Seed {seed}: {text}")
         print(f"  places: {', '.join(map(str, places))}", flush=True)
     print(f"Figures: {output}")
 
@@ -78,12 +77,13 @@ def link_images(args, top, seed):
     They are images without near-duplicates, so that the lesson finds the same groups as before, and
     makes the same split of them.
     """
-    from common import folders
+    with devices.quiet():
+        from common import folders  # imports TensorFlow
 
     asked = SimpleNamespace(images=args.images, sample=args.sample, min_images=None)
     asked.download, asked.data_dir, asked.begun = False, HOME / "data", {"script": "simpsons.py"}
     where = {"test_folder": "kaggle_simpson_testset", "min_images": 290}
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(None), devices.quiet():
         images, _, _ = folders.load(asked, kaggle=("", ""), **where)
         groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
         n_splits = folders.fold_count(images, groups, most=7)

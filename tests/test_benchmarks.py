@@ -8,6 +8,7 @@ from conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import beside_the_tutorials
+import faults
 import ideas
 import side
 
@@ -119,6 +120,51 @@ def test_a_gain_is_that_of_the_lesson_over_its_copy():
     assert ideas.row("x", runs) == "| x | 94.00 | 94.00 | 94.00 | -1.00 (-1.00 to -1.00) |"
     runs = {"the lesson": {"0": run(0.97, "macro_f1")}, "x": {"0": run(0.96, "macro_f1")}}
     assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (+1.00 to +1.00) |"
+
+
+def test_each_fault_is_trained_and_shown_on_the_page(lesson, tmp_path):
+    command = ["--sample", "--epochs", 1, "--output-dir", tmp_path]
+    done = lesson("benchmarks/faults.py", *command)
+    assert (done.returncode, done.stderr) == (0, "")
+    histories = json.loads((tmp_path / "faults.json").read_text(encoding="utf-8"))
+    assert list(histories) == list(faults.trainings())
+    sound = histories["the-lesson"]["loss"][0]
+    assert histories["shuffled-labels"]["loss"][0] > sound
+    assert histories["high-learning-rate"]["loss"][0] > sound
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for name, fault in faults.FAULTS.items():
+        assert f"## {fault.title}\n" in page
+        assert f"({name}.png)" in page
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert faults.row("fault", histories[name]) in page
+    again = lesson("benchmarks/faults.py", *command)  # nothing is trained again
+    assert again.stdout.splitlines() == done.stdout.splitlines()[-1:]
+
+
+def test_a_loss_that_is_no_number_is_said_so():
+    history = {"loss": [2.0, None], "val_loss": [2.0, None], "val_accuracy": [0.2, 0.1]}
+    assert faults.row("fault", history) == "| fault | not a number | not a number | 10.0% |"
+
+
+FAULTS = REPO / "outputs" / "reference" / "faults"
+
+
+@pytest.mark.skipif(not FAULTS.exists(), reason="not stored")
+def test_the_page_of_faults_is_that_of_the_stored_figures_and_of_todays_lesson():
+    histories = json.loads((FAULTS / "faults.json").read_text(encoding="utf-8"))
+    source = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
+    assert (FAULTS / "README.md").read_text(encoding="utf-8") == faults.page(source, histories)
+
+
+def test_swapped_labels_are_among_the_first_to_doubt(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    small = ["--sample", "--epochs", 10, "--image-size", 48, "--seeds", 0]
+    done = lesson("benchmarks/swapped_labels.py", *small, "--output", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = json.loads(output.read_text(encoding="utf-8"))["runs"].values()
+    assert len(run["places"]) == 10
+    assert run["found"] >= 7  # seen, in three trainings: 10
+    assert f"{run['found']} of 10 are among the first 30 of 169" in done.stdout
 
 
 REFERENCE = sorted((REPO / "outputs" / "reference" / "ideas").glob("*.json"))
