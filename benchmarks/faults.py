@@ -105,6 +105,7 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="NAME")
     parser.add_argument("--epochs", type=int, help="default: the lesson's")
     parser.add_argument("--sample", action="store_true", help="on the small sample")
     parser.add_argument("--data-dir", type=options.existing_folder, default=HOME / "data")
@@ -119,14 +120,16 @@ def main():
     path = args.output_dir / "faults.json"
     histories = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     source = (HOME / SCRIPT).read_text(encoding="utf-8")
-    for name, changes in trainings().items():
+    for name, changes in trainings(args.faults).items():
         if name not in histories:
             print(f"{name} …", flush=True)
             histories[name] = train(ideas.change(source, changes), command)
             path.write_text(json.dumps(histories, indent=1) + "\n", encoding="utf-8")
-    for name, fault in FAULTS.items():
-        draw(args.output_dir / f"{name}.png", histories[sound(name)], histories[name], fault.title)
-    (args.output_dir / "README.md").write_text(page(source, histories), encoding="utf-8")
+    for name in args.faults:
+        path = args.output_dir / f"{name}.png"
+        draw(path, histories[sound(name)], histories[name], FAULTS[name].title)
+    text = page(source, histories, args.faults)
+    (args.output_dir / "README.md").write_text(text, encoding="utf-8")
     print(f"Page: {args.output_dir / 'README.md'}")
 
 
@@ -135,12 +138,12 @@ def sound(name):
     return f"sound-{name}" if FAULTS[name].sound else "the-lesson"
 
 
-def trainings():
-    """What each training changes in the lesson, by its name."""
-    found = {"the-lesson": []}
-    for name, fault in FAULTS.items():
-        found[sound(name)] = fault.sound
-        found[name] = fault.changes
+def trainings(names):
+    """What each training for these faults changes in the lesson, by its name."""
+    found = {}
+    for name in names:
+        found[sound(name)] = FAULTS[name].sound
+        found[name] = FAULTS[name].changes
     return found
 
 
@@ -185,7 +188,7 @@ def draw(path, good, bad, title):
     plots.save(figure, path)
 
 
-def page(source, histories):
+def page(source, histories, names=FAULTS):
     """The text of the page: of each fault its change, its plot, and how you would notice."""
     lines = [
         "# What goes wrong, and how it looks",
@@ -194,7 +197,8 @@ def page(source, histories):
         "the mistake are red, those of the sound run blue; training dashed, validation solid.",
         "`python benchmarks/faults.py` makes this page.",
     ]
-    for name, fault in FAULTS.items():
+    for name in names:
+        fault = FAULTS[name]
         before = ideas.change(source, fault.sound).splitlines()
         after = ideas.change(source, fault.changes).splitlines()
         diff = list(difflib.unified_diff(before, after, lineterm="", n=1))[2:]
