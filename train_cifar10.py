@@ -22,7 +22,7 @@ bfloat16) after 23 minutes.
 # fast it learns. All of it is explained below, where it is used. `devices.start` starts TensorFlow
 # and names the device. Where the hardware is faster with 16-bit numbers, the CNN computes with
 # them (**mixed precision**). With `set_random_seed`, runs of the same `--seed` start from the same
-# weights. `runs.Run` makes a folder for everything that this run leaves.
+# weights. `runs.Run` makes a folder for the files of this run.
 
 # %%
 from common import options
@@ -114,11 +114,11 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
 # 1. **cache** keeps the original images in memory. For image files, that saves reading and
-#    decoding them again; our arrays do not need it. After `map`, it would return the same
+#    decoding them again; our arrays are in memory already. After `map`, it would return the same
 #    augmented images each time.
 # 2. **shuffle** draws the images in a new random order each time.
 # 3. **batch** groups them: at each training step, the model learns from one batch.
-# 4. **map** augments several batches at once, on as many CPU cores.
+# 4. **map** augments several batches at once, each on a CPU core of its own.
 # 5. **prefetch** prepares the next batches while the model trains on this one.
 #
 # The validation images are neither shuffled nor augmented. `to_categorical` makes the labels
@@ -164,7 +164,8 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 #
 # A **layer** computes new numbers from those of the layer before. Many do so with learned factors,
 # their **weights**, and add one more learned number to each result, the **bias**. This lesson has
-# two models. `--model` chooses one.
+# two models. `--model` chooses one. How much the ideas below help, each alone, is in
+# `benchmarks/README.md`, under "What an idea is worth".
 #
 # **The MLP** (multi-layer perceptron). **Flatten** lays an image out as one row of 32 x 32 x 3 =
 # 3,072 numbers: the model is not told which pixels are neighbors. Each **unit** of a **dense**
@@ -178,30 +179,31 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # neighbors, so that later filters see larger parts of the image. **Global max pooling** keeps the
 # largest value of each feature map.
 #
-# **Whitening** (LeCun and others, 1998): neighboring pixels are much alike, so the numbers of an
-# image mostly repeat each other. **Principal component analysis** (PCA) finds weighted sums of them
-# that do not correlate, those with the most variance first. We divide each by the root of its
-# variance, so that a faint edge counts as much as the brightness. The first layer of both models
-# computes such sums; their weights come from training images, and are not learned
-# (`trainable=False`).
+# **Whitening** (LeCun and others, 1998): neighboring pixels are much alike, so the brightness of an
+# area drowns out small details. **Principal component analysis** (PCA) finds weighted sums of the
+# pixels that do not repeat each other (they are uncorrelated), those that vary most first. We
+# divide each by its standard deviation, so that a faint edge counts as much as the brightness. The
+# first layer of both models computes such sums; their weights come from training images, and are
+# not learned (`trainable=False`).
 #
 # - The MLP gets 256 sums of the whole image, in place of its 3,072 numbers.
 # - The CNN gets all twelve sums of each **patch** of 2x2 pixels, which has 2 x 2 x 3 = 12 numbers
 #   (Page, 2018; Jordan, 2024). Each filter is there twice, once with the opposite sign, because
-#   ReLU drops what is negative.
+#   ReLU drops what is negative. This layer has no padding, so it makes 31x31 of 32x32 pixels.
 #
 # **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 # random at first. In the CNN's blocks, we begin with filters that copy: filter i has a 1 at the
-# center of its weights for feature map i of its input, and 0 elsewhere. So an untrained block does
-# not scramble what the layers before it found. Where a layer has more filters than inputs, the
-# others stay random.
+# center of its weights for feature map i of its input, and 0 elsewhere. So an untrained block
+# passes on what the layers before it found, and training improves on a copy instead of on noise.
+# Where a layer has more filters than inputs, the others stay random.
 #
 # Both models have these:
 #
 # - **Batch normalization** (Ioffe and Szegedy, 2015; after each learned layer but the last) brings
 #   the outputs of each unit or filter to zero mean and unit variance over the batch. Then it
 #   multiplies them by one learned number and adds another. Outside of training, it uses moving
-#   averages of the training batches' means and variances. It allows a higher learning rate.
+#   averages of the training batches' means and variances. With it, training tolerates a higher
+#   learning rate.
 # - **ReLU** sets negative outputs to zero; without such a step between them, several dense layers
 #   could do no more than a single one.
 # - The last layer has one output per class, its **logit**: a score of any size. The higher it is,
@@ -283,27 +285,28 @@ model.summary()
 #   the loss, which is more precise.
 # - **Label smoothing** (Szegedy and others, 2016): a tenth of each label is spread over all
 #   classes, so the 1 becomes 0.91, and each of the nine 0 becomes 0.01. The loss is then the sum of
-#   these numbers times -ln(probability), over the classes. So it no longer rewards more and more
-#   confidence in what is correct already.
+#   these numbers times -ln(probability), over the classes. Without smoothing, the loss rewards ever
+#   more confidence, also in predictions that are correct already.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
 #   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
-#   far. The rate warms up from 0 over the first 2% of the steps (Goyal and others, 2017), because
-#   large steps from random weights can lead astray. Then it decays to 0 along a cosine (Loshchilov
-#   and Hutter, 2017), so that the weights settle.
+#   far. The rate warms up from 0 over the first 2% of the steps (Goyal and others, 2017), so the
+#   untrained model begins with small steps. Then it decays to 0 along a cosine (Loshchilov and
+#   Hutter, 2017), so that the weights settle.
 # - **Weight decay** (Hanson and Pratt, 1988): at each step, AdamW (Loshchilov and Hutter, 2019)
-#   also pulls each weight toward zero, by the learning rate times `weight_decay`. Behind batch
-#   normalization, only the direction of the weights matters, not their size. Small weights change
-#   direction faster, so the training keeps moving (van Laarhoven, 2017).
+#   also makes each weight smaller by a fraction: the learning rate times `weight_decay`. Batch
+#   normalization rescales the outputs of a layer, so doubling all of its weights would change
+#   nothing. But the same step changes small weights by a larger share. So weight decay keeps the
+#   training moving (van Laarhoven, 2017).
 # - **Averaged weights** (after Polyak and Juditsky, 1992): while the learning rate is high, the
-#   weights jump around a good place. So the optimizer keeps their **exponential moving average**
-#   (EMA), which covers about the last eighth of an epoch (`ema_momentum`). After each epoch, the
-#   average replaces the weights, and training goes on from there.
+#   weights jump from step to step. So the optimizer keeps their **exponential moving average**
+#   (EMA), which covers about the last eighth of an epoch (`ema_momentum`) and is steadier. After
+#   each epoch, the average replaces the weights, and training goes on from there.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 #
-# The weights of the last layer begin at 0, so the untrained model gives each class a probability of
-# 1/10: a loss of -ln(1/10) = 2.303, and an accuracy of 10%. An untrained loss far from that is a
-# sign of a mistake in the code.
+# The weights of the last layer begin at 0, so the untrained model prefers no class. Each has a
+# probability of 1/10: a loss of -ln(1/10) = 2.303, and an accuracy of 10%. An untrained loss far
+# from that is a sign of a mistake in the code.
 
 # %%
 steps_per_epoch = len(training_data)  # its length is the number of batches
@@ -382,7 +385,7 @@ print(f"Trained for {fit_seconds:.0f} s; best epoch: {best_epoch}")
 #
 # Watch for **overfitting**: the model memorizes its training images. It shows as a growing gap
 # between training and validation. Where it is strong, the validation loss rises while the training
-# loss falls. Here, it falls more and more slowly while the gap grows. With smoothed labels, no loss
+# loss falls. Here, the validation loss falls more and more slowly. With smoothed labels, no loss
 # is below 0.50: even the best probabilities, 91% and 1%, give that. (The evaluation below computes
 # the loss without smoothing.)
 
@@ -403,8 +406,8 @@ plots.save(figure, run.folder / "curves.png")
 # %% [markdown]
 # ## Look for near-duplicates
 #
-# Does the training set hold images of the test set? Then the test also asks for what was
-# memorized. That is **data leakage**. First we count exact duplicates, within the two sets and
+# Does the training set hold images of the test set? Then a model can get them correct from memory.
+# That is **data leakage**. First we count exact duplicates, within the two sets and
 # between them: images whose bytes are all the same. **Near-duplicates** are the same photograph in
 # another size, crop, brightness or color. Barz and Denzler (2020) found them for 3.3% of CIFAR-10's
 # test images.
@@ -451,9 +454,10 @@ if len(leaked):
 #
 # We load the model of the best epoch and append a softmax, so that it outputs probabilities. Now
 # the test set is used; nothing is chosen by what it shows. The training images are evaluated
-# without augmentation this time, and without the MLP's dropout; in full precision, an accuracy can
-# differ a little from that of `fit`. The line `test without near-duplicates` leaves out
-# what was found above. Two measures per class say more than accuracy:
+# without augmentation this time, and without the MLP's dropout. The CNN may train with 16-bit
+# numbers, but it is evaluated with 32 bits, so an accuracy can differ a little from that of `fit`.
+# The line `test without near-duplicates` leaves out what was found above. Two measures per class
+# say more than accuracy:
 #
 # - **Precision**: of the images predicted to be a cat, the share that is a cat.
 # - **Recall**: of the images of a cat, the share that is predicted to be a cat.
@@ -465,7 +469,7 @@ if len(leaked):
 # %%
 model = keras.saving.load_model(run.folder / "best.keras")
 classifier = keras.Sequential([keras.Input((32, 32, 3)), *model.layers, keras.layers.Softmax()])
-classifier = devices.to_float32(classifier)  # 16-bit numbers are slow on many machines
+classifier = devices.to_float32(classifier)  # other machines may be slow with 16-bit numbers
 kept = np.delete(np.arange(len(x_test)), leaked)  # indices of the other test images
 images = {"train": x_train, "validation": x_validation, "test": x_test}
 labels = {"train": y_train, "validation": y_validation, "test": y_test}
@@ -598,7 +602,9 @@ other = "cnn" if args.model == "mlp" else "mlp"
 found = run.best_of(other, source, len(x_test))  # its results; None where there is no such run
 if found:
     print(f"The {other.upper()}, {found['parameters']:,} parameters, {found['epochs']} epochs:")
-    print(f"test accuracy {found['test']['accuracy']:.2%}.\n")
+    print(f"test accuracy {found['test']['accuracy']:.2%}.")
+    accuracies = {args.model: scores["test"]["accuracy"], other: found["test"]["accuracy"]}
+    print(f"CNN minus MLP: {100 * (accuracies['cnn'] - accuracies['mlp']):+.1f} points.\n")
 else:
     print(f"To compare it with the {other.upper()}, run it again with --model {other}.\n")
 run.finish(
@@ -619,9 +625,9 @@ run.finish(
 # Predict the outcome, make the change, run the script again with `--epochs 5`, and compare with an
 # unchanged run of five epochs.
 #
-# 1. Remove the line that begins with `.map(`, and train both models. Then give the pixels of all
-#    images the same random order, by the lines below, and train both again. Which model does worse
-#    now? Why? The lines go below the one with `load_cifar10`:
+# 1. Remove the line that begins with `.map(`, and train both models. Then also give the pixels of
+#    all images the same random order, by the lines below, and train both again. Which model does
+#    worse than before? Why? The lines go below the one with `load_cifar10`:
 #
 #    ```
 #    order = np.random.default_rng(0).permutation(32 * 32)

@@ -23,7 +23,7 @@ AMX). With `--model cnn`, the last model is convolutional and reaches 94.81% (94
 # learns. All of it is explained below, where it is used. `devices.start` starts TensorFlow and
 # names the device. With `--model cnn`, the models compute with 16-bit numbers where the hardware
 # is faster with them (**mixed precision**). With `set_random_seed`, runs of the same `--seed`
-# start from the same weights. `runs.Run` makes a folder for everything that this run leaves.
+# start from the same weights. `runs.Run` makes a folder for the files of this run.
 
 # %%
 from common import options
@@ -101,7 +101,7 @@ plots.grid(run.folder / "examples.png", x_train[:25], names, "Some classes look 
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
 # 1. **cache** keeps the original images in memory. For image files, that saves reading and
-#    decoding them again; our arrays do not need it.
+#    decoding them again; our arrays are in memory already.
 # 2. **shuffle** draws the images in a new random order each time.
 # 3. **batch** groups them: at each training step, the model learns from one batch.
 # 4. **map** augments each batch, in one of the pipelines. It comes after the cache, which would
@@ -341,15 +341,15 @@ train("together", together_model, original_data, [stop])
 #   variances. Large networks learn faster with it.
 # - **Label smoothing** (Szegedy and others, 2016): a tenth of each label is spread over all
 #   classes, so the 1 becomes 0.91, and each of the nine 0 becomes 0.01. The loss is then the sum of
-#   these numbers times -ln(probability), over the classes. So it no longer rewards more and more
-#   confidence in what is correct already.
+#   these numbers times -ln(probability), over the classes. Without smoothing, the loss rewards ever
+#   more confidence, also in predictions that are correct already.
 #
 # The larger network may well have a larger gap than the plain one. What counts is its accuracy on
 # new images.
 #
 # In this training, the learning rate is not constant. It warms up from 0 to `--learning-rate` over
-# the first 20% of the steps (Goyal and others, 2017), because large steps from random weights can
-# lead astray. Then it decays to 0 along a cosine (Loshchilov and Hutter, 2017), so that the weights
+# the first 20% of the steps (Goyal and others, 2017), so the untrained model begins with small
+# steps. Then it decays to 0 along a cosine (Loshchilov and Hutter, 2017), so that the weights
 # settle. `EarlyStopping` would cut that short. Instead, `ModelCheckpoint` saves the model whenever
 # its validation loss is the lowest so far. (Accuracy jumps more from epoch to epoch, so its best
 # value owes more to chance.)
@@ -462,7 +462,7 @@ labels = {"train": y_train, "validation": y_validation, "test": y_test}
 def evaluate(model):
     """The model with a softmax, its scores, and its probabilities for the test set."""
     layers = [keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()]
-    classifier = devices.to_float32(keras.Sequential(layers))  # 16 bits are slow on many machines
+    classifier = devices.to_float32(keras.Sequential(layers))  # 16 bits may be slow elsewhere
     scores, probabilities = {}, {}
     for part, x in images.items():
         probabilities[part] = classifier.predict(x, batch_size=500, verbose=0)  # a row per image

@@ -20,7 +20,7 @@ Expect a test accuracy of 99.55% on the whole of MNIST (99.46 to 99.64; seeds 0,
 # of it is explained below, where it is used. `devices.start` starts TensorFlow and names the
 # device. Where the hardware is faster with 16-bit numbers, the model computes with them (**mixed
 # precision**). With `set_random_seed`, runs of the same `--seed` start from the same weights.
-# `runs.Run` makes a folder for everything that this run leaves.
+# `runs.Run` makes a folder for the files of this run.
 
 # %%
 from common import options
@@ -106,11 +106,11 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
 # 1. **cache** keeps the original images in memory. For image files, that saves reading and
-#    decoding them again; our arrays do not need it. After `map`, it would return the same
+#    decoding them again; our arrays are in memory already. After `map`, it would return the same
 #    augmented images each time.
 # 2. **shuffle** draws the images in a new random order each time.
 # 3. **batch** groups them: at each training step, the model learns from one batch.
-# 4. **map** augments several batches at once, on as many CPU cores.
+# 4. **map** augments several batches at once, each on a CPU core of its own.
 # 5. **prefetch** prepares the next batches while the model trains on this one.
 #
 # The validation images are neither shuffled nor augmented. In `augmented.png`, check that each
@@ -198,9 +198,9 @@ model.summary()
 #   With `from_logits=True`, the softmax is part of the loss, which is more precise.
 # - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
 #   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
-#   far. The rate warms up from 0 over the first 20% of the steps (Goyal and others, 2017), because
-#   large steps from random weights can lead astray. Then it decays to 0 along a cosine (Loshchilov
-#   and Hutter, 2017), so that the weights settle.
+#   far. The rate warms up from 0 over the first 20% of the steps (Goyal and others, 2017), so the
+#   untrained model begins with small steps. Then it decays to 0 along a cosine (Loshchilov and
+#   Hutter, 2017), so that the weights settle.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 #
@@ -309,7 +309,7 @@ plots.save(figure, run.folder / "curves.png")
 # %%
 model = keras.saving.load_model(run.folder / "best.keras")
 classifier = keras.Sequential([keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()])
-classifier = devices.to_float32(classifier)  # 16-bit numbers are slow on many machines
+classifier = devices.to_float32(classifier)  # other machines may be slow with 16-bit numbers
 images = {"train": x_train, "validation": x_validation, "test": x_test}
 labels = {"train": y_train, "validation": y_validation, "test": y_test}
 scores, probabilities = {}, {}

@@ -22,8 +22,8 @@ bfloat16): five of the characters, 4,300 images, seeds 0, 1, 2. Drawings take 80
 # batch size, the learning rate of the second model, and the height and width in pixels that every
 # image gets. `devices.start` starts TensorFlow and names the device. Where the hardware is faster
 # with 16-bit numbers, the models compute with them (**mixed precision**). With `set_random_seed`,
-# runs of the same `--seed` start from the same weights. `runs.Run` makes a folder for everything
-# that this run leaves.
+# runs of the same `--seed` start from the same weights. `runs.Run` makes a folder for the files of
+# this run.
 
 # %%
 from common import options
@@ -88,7 +88,7 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 #
 # The simplest split is random: `train_test_split`, or `validation_split=0.2` in Keras. With frames
 # of a film it misleads. Neighboring frames are **near-duplicates**, almost the same image. If one
-# is in the training set and the other in the test set, the test asks for what was memorized. That
+# is in the training set and the other in the test set, a model can get it correct from memory. That
 # is **data leakage**. The first printed line tells how much of a random test set it would affect.
 #
 # So we find the near-duplicates and split by **groups**. Each image has a thumbnail of 16x16 gray
@@ -172,8 +172,8 @@ for part, part_images in parts.items():
 # 3. **shuffle** draws the next image at random from a buffer, which holds as many as fit in 500
 #    MB.
 # 4. **batch** groups the images: at each training step, the model learns from one batch.
-# 5. **map** augments several batches at once, on as many CPU cores. Before the cache, every epoch
-#    would get the same augmented images.
+# 5. **map** augments several batches at once, each on a CPU core of its own. Before the cache,
+#    every epoch would get the same augmented images.
 # 6. **prefetch** prepares the next batches while the model trains on this one.
 #
 # The first model gets the original images, the second one augmented ones. The other parts are
@@ -349,11 +349,11 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 #   (Loshchilov and Hutter, 2017), so that the weights settle.
 # - **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 #   random at first. In the blocks, we begin with filters that copy: filter i has a 1 at the center
-#   of its weights for feature map i of its input, and 0 elsewhere. So an untrained block does not
-#   scramble what the layers before it found. Where it has more filters than inputs, the others
-#   stay random.
-# - The weights of the last layer begin at **0**: all logits are 0 at first, and each class is
-#   equally likely. The gradients of these weights are not 0, so they learn.
+#   of its weights for feature map i of its input, and 0 elsewhere. So an untrained block passes on
+#   what the layers before it found, and training improves on a copy instead of on noise. Where it
+#   has more filters than inputs, the others stay random.
+# - The weights of the last layer begin at **0**, so the untrained model prefers no class. The
+#   gradients of these weights are not 0, so they learn.
 #
 # All of this changes at once. So the result cannot tell which change helps most.
 
@@ -453,7 +453,7 @@ plots.save(figure, run.folder / "curves.png")
 def evaluate(name, path):
     """The model of this file with a softmax, its scores, and its probabilities for each part.
 
-    It computes with 32-bit numbers: those of 16 bits are slow on many machines.
+    It computes with 32-bit numbers: other machines may be slow with those of 16 bits.
     """
     print(f"\nThe {name} model")
     layers = keras.saving.load_model(path).layers

@@ -166,7 +166,7 @@ def main():
             runs[str(seed)] = figures
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if idea == "the lesson":
-            print("| | training | validation | test | gain |\n|---|---|---|---|---|")
+            print("| | training | validation | test | lesson - copy |\n|---|---|---|---|---|")
         print(row(idea, record["runs"]), flush=True)
     print(f"Figures: {output}")
 
@@ -205,7 +205,7 @@ def row(idea, runs):
 
     Of the Simpsons, whose classes are not equally frequent, it is the macro F1 instead. The gain is
     that of the lesson over the changed copy, in points of the validation set's, with the lowest and
-    the highest of the seeds in brackets. The seeds are those that both were trained with.
+    the highest of several seeds in brackets. The seeds are those that both were trained with.
     """
     seeds = sorted(set(runs["the lesson"]) & set(runs[idea]))
     runs = {name: {seed: runs[name][seed] for seed in seeds} for name in ("the lesson", idea)}
@@ -213,6 +213,10 @@ def row(idea, runs):
     means = [f"{np.mean(values):.2f}" for values in accuracy.values()]
     gains = np.subtract(percent(runs["the lesson"], "validation"), accuracy["validation"])
     gain = f"{gains.mean():+.2f} ({gains.min():+.2f} to {gains.max():+.2f})"
+    if idea == "the lesson":
+        gain = ""
+    elif len(gains) == 1:
+        gain = f"{gains[0]:+.2f} (one seed)"
     return f"| {' | '.join([idea, *means, gain])} |"
 
 

@@ -117,9 +117,10 @@ def test_a_gain_is_that_of_the_lesson_over_its_copy():
     runs = {"the lesson": {"0": run(0.92), "1": run(0.93)}, "x": {"0": run(0.9), "1": run(0.94)}}
     assert ideas.row("x", runs) == "| x | 92.00 | 92.00 | 92.00 | +0.50 (-1.00 to +2.00) |"
     runs["x"] = {"1": run(0.94)}  # only seed 1 was trained with both
-    assert ideas.row("x", runs) == "| x | 94.00 | 94.00 | 94.00 | -1.00 (-1.00 to -1.00) |"
+    assert ideas.row("x", runs) == "| x | 94.00 | 94.00 | 94.00 | -1.00 (one seed) |"
+    assert ideas.row("the lesson", runs) == "| the lesson | 92.50 | 92.50 | 92.50 |  |"
     runs = {"the lesson": {"0": run(0.97, "macro_f1")}, "x": {"0": run(0.96, "macro_f1")}}
-    assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (+1.00 to +1.00) |"
+    assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (one seed) |"
 
 
 @pytest.mark.parametrize("name", faults.FAULTS)

@@ -235,7 +235,7 @@ def test_the_history_has_a_row_an_epoch_and_agrees_with_the_results(case, sample
             assert loss == pytest.approx(smoothed, rel=0.03)
 
 
-def test_a_run_on_cifar10_ends_beside_the_other_model(case, sample_run):
+def test_a_run_on_cifar10_ends_beside_the_other_model(case, sample_run, results):
     told = sample_run[0].stdout
     if case.name not in OTHER:
         assert "1,234 parameters" not in told
@@ -243,6 +243,8 @@ def test_a_run_on_cifar10_ends_beside_the_other_model(case, sample_run):
     model, other = [name.split("-")[1].upper() for name in (case.name, OTHER[case.name])]
     assert f"The {model}, " in told
     assert f"The {other}, 1,234 parameters, 7 epochs:\ntest accuracy 43.21%." in told
+    apart = 100 * (results["test"]["accuracy"] - 0.4321) * (1 if model == "CNN" else -1)
+    assert f"CNN minus MLP: {apart:+.1f} points." in told
 
 
 def test_each_remedy_of_fashion_has_its_figures_and_its_sentence(case, sample_run, results):
