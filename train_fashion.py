@@ -434,8 +434,8 @@ for name, (loss_axis, accuracy_axis) in zip(["plain", args.model], axes, strict=
     loss_axis.legend()
     accuracy_axis.plot(epochs, curves["accuracy"], "--")
     accuracy_axis.plot(epochs, curves["val_accuracy"], "-", color="C0")
-    apart = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
-    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Last epoch: {apart:.1f} points apart")
+    gap = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
+    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Gap at the end: {gap:.1f} points")
 plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]

@@ -55,10 +55,10 @@ plots.set_up(args.show)
 # ## Load the data
 #
 # The simplest way to label images: one folder per **class**, named after it. The 42 characters of
-# Kaggle's *The Simpsons Characters Dataset* (Attia, 2017) are stored like this.
-# `folders.load` finds the folders, and checks each file by decoding it. One broken file would end
-# the training later, so those that cannot be decoded are named here and skipped. For your own
-# images, see also "Images of your own" in the README.
+# Kaggle's *The Simpsons Characters Dataset* (Attia, 2017) are stored like this. `folders.load`
+# finds the folders, and checks each file by decoding it. One broken file would end the training
+# later, so those that cannot be decoded are named here and skipped. For your own images, see also
+# "Images of your own" in the README.
 
 # %%
 images, published, source = folders.load(
