@@ -287,11 +287,11 @@ model.summary()
 #   classes, so the 1 becomes 0.91, and each of the nine 0 becomes 0.01. The loss is then the sum of
 #   these numbers times -ln(probability), over the classes. Without smoothing, the loss rewards ever
 #   more confidence, also in predictions that are correct already.
-# - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
-#   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
-#   far. The rate warms up from 0 over the first 2% of the steps (Goyal and others, 2017), so the
-#   untrained model begins with small steps. Then it decays to 0 along a cosine (Loshchilov and
-#   Hutter, 2017), so that the weights settle.
+# - The **optimizer** changes the weights to lower the loss. The **gradient** tells how the loss
+#   changes with each weight. **Adam** (Kingma and Ba, 2015) follows it downhill after each batch,
+#   and the **learning rate** sets how far. The rate warms up from 0 over the first 2% of the steps
+#   (Goyal and others, 2017), so the untrained model begins with small steps. Then it decays to 0
+#   along a cosine (Loshchilov and Hutter, 2017), so that the weights settle.
 # - **Weight decay** (Hanson and Pratt, 1988): at each step, AdamW (Loshchilov and Hutter, 2019)
 #   also makes each weight smaller by a fraction: the learning rate times `weight_decay`. Batch
 #   normalization rescales the outputs of a layer, so doubling all of its weights would change
@@ -337,7 +337,7 @@ print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}"
 # **callbacks**:
 #
 # - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
-#   jumps more from epoch to epoch, so its best value owes more to chance.)
+#   jumps more from epoch to epoch, so its best value depends more on chance.)
 # - `CSVLogger` writes loss and accuracy of each epoch to `history.csv`.
 # - `TerminateOnNaN` ends a training whose loss is not a number any more.
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
@@ -637,6 +637,6 @@ run.finish(
 #
 # 2. Train the CNN without augmentation: remove the line that begins with `.map(`. What happens to
 #    the gap between the accuracies of the training set and of the validation set?
-# 3. In the line that begins with `hidden = [whitening`, replace `whitening` by
+# 3. In the line that begins with `hidden = [whitening`, replace `whitening` with
 #    `keras.layers.Conv2D(24, kernel_size=2)`, so that the CNN learns its first filters, too. Which
 #    of the two is ahead after the first epoch, and which after the last?

@@ -114,8 +114,8 @@ plots.grid(run.folder / "examples.png", x_train[:25], names, "Some classes look 
 # `nearest` pixel. In `augmented.png`, check that each image still shows its class.
 #
 # `to_categorical` makes the labels **one-hot**: a label becomes a row of ten numbers, 1 for the
-# true class and 0 for the others, so that 3 becomes 0 0 0 1 0 0 0 0 0 0. The training of the last
-# model changes these numbers.
+# true class and 0 for the others, so that 3 becomes 0 0 0 1 0 0 0 0 0 0. Label smoothing, below,
+# needs them so.
 
 # %%
 x_train, x_validation, y_train, y_validation = train_test_split(
@@ -157,11 +157,11 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], "Does each sti
 #
 # We begin with the plain network that many tutorials use. A **layer** computes new numbers from
 # those of the layer before. **Flatten** lays an image out as one row of 784 numbers. Each **unit**
-# of a **dense** layer adds up all numbers of the layer before, each times a learned **weight**,
-# and one more learned number, its **bias**. 128 units do so. **ReLU** sets negative outputs to
-# zero; without such a step between them, two dense layers could do no more than one. The last
-# layer has one output per class, its **logit**: a score of any size. The higher it is, the more
-# likely the class.
+# of a **dense** layer multiplies each of these numbers by a learned **weight** and adds up the
+# results. Then it adds one more learned number, its **bias**. Our layer has 128 units. **ReLU**
+# sets negative outputs to zero; without such a step between them, two dense layers could do no more
+# than one. The last layer has one output per class, its **logit**: a score of any size. The higher
+# it is, the more likely the class.
 #
 # We build this network several times below, so a function makes it. `extra_layers` stay empty for
 # now. (In `def`, the star collects all arguments; in a list, it inserts each of them.)
@@ -192,11 +192,11 @@ plain.summary()
 #   that sum to 1: e to the power of each logit, divided by the sum of all ten. **Cross-entropy**
 #   is the mean of -ln(probability of the true class). `Categorical` means that the labels are
 #   one-hot. With `from_logits=True`, the softmax is part of the loss, which is more precise.
-# - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
-#   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
-#   far. We take 0.002, twice Adam's default, for this small network: then it learns faster, and
-#   soon overfits. All remedies use the same rate, so that only the remedy differs.
-#   `--learning-rate` changes that of the last model only.
+# - The **optimizer** changes the weights to lower the loss. The **gradient** tells how the loss
+#   changes with each weight. **Adam** (Kingma and Ba, 2015) follows it downhill after each batch,
+#   and the **learning rate** sets how far. We take 0.002, twice Adam's default, for this small
+#   network: then it learns faster, and soon overfits. All remedies use the same rate, so that only
+#   the remedy differs. `--learning-rate` changes that of the last model only.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 
@@ -218,7 +218,7 @@ plain.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=["accura
 #
 # Compare `accuracy` and `val_accuracy` as they are printed. The network **overfits**: it memorizes
 # its training images. The training accuracy goes on rising, the validation accuracy hardly rises.
-# The validation loss falls at first and rises later, because the network becomes more confident of
+# The validation loss falls at first and rises later, because the network becomes more confident in
 # its errors.
 
 # %%
@@ -262,8 +262,8 @@ train("plain", plain, original_data, verbose=run.verbose)
 # ## Try one remedy at a time
 #
 # What makes it harder to memorize the training images is called **regularization**. Each remedy is
-# tried alone, on the same network, so that its effect can be told apart. The results come below, in
-# one table.
+# tried alone, on the same network, so that we can see its effect. The results come below, in one
+# table.
 #
 # **Early stopping** (Prechelt, 1998) ends the training when the validation loss has not improved
 # for five epochs, and restores the weights of the best epoch. It needs no change of the network,
@@ -352,7 +352,7 @@ train("together", together_model, original_data, [stop])
 # steps. Then it decays to 0 along a cosine (Loshchilov and Hutter, 2017), so that the weights
 # settle. `EarlyStopping` would cut that short. Instead, `ModelCheckpoint` saves the model whenever
 # its validation loss is the lowest so far. (Accuracy jumps more from epoch to epoch, so its best
-# value owes more to chance.)
+# value depends more on chance.)
 
 
 # %%
@@ -435,8 +435,8 @@ for name, (loss_axis, accuracy_axis) in zip(["plain", args.model], axes, strict=
     loss_axis.legend()
     accuracy_axis.plot(epochs, curves["accuracy"], "--")
     accuracy_axis.plot(epochs, curves["val_accuracy"], "-", color="C0")
-    apart = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
-    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"{apart:.1f} points apart at last")
+    gap = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
+    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Gap at the end: {gap:.1f} points")
 plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]
@@ -451,8 +451,8 @@ plots.save(figure, run.folder / "curves.png")
 # new images. Differences of a point can be chance: compare runs with other seeds.
 #
 # Most models are evaluated after their last epoch. Those with early stopping, and the last model,
-# are evaluated after the epoch that was best on the validation set. So their validation accuracy is
-# a little too good to be true; their test accuracy is not.
+# are evaluated after the epoch that was best on the validation set. That choice favors their
+# validation accuracy a little, but not their test accuracy.
 
 # %%
 images = {"train": x_train, "validation": x_validation, "test": x_test}
@@ -615,10 +615,10 @@ run.finish(
 #
 # Predict the outcome, change one line, run the script again, and compare.
 #
-# 1. Replace `128` by `1024` in `build`. What happens to the gap of the plain network, and what to
+# 1. Replace `128` with `1024` in `build`. What happens to the gap of the plain network, and what to
 #    its validation accuracy?
 # 2. Set the dropout to `0.7` in the line that begins with `dropout_model =`. Which of its three
 #    accuracies changes most?
-# 3. Train the last model with `--model cnn` on the original images: replace `augmented_data` by
+# 3. Train the last model with `--model cnn` on the original images: replace `augmented_data` with
 #    `original_data` in the line that begins with `training_data, weight_decay = augmented`. What
 #    happens to the gap?

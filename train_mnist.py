@@ -196,11 +196,11 @@ model.summary()
 #   that sum to 1: e to the power of each logit, divided by the sum of all ten. **Cross-entropy** is
 #   the mean of -ln(probability of the true digit). `Sparse` means that each label is one number.
 #   With `from_logits=True`, the softmax is part of the loss, which is more precise.
-# - The **optimizer**: the **gradient** tells how the loss changes with each weight. **Adam**
-#   (Kingma and Ba, 2015) follows it downhill after each batch, and the **learning rate** sets how
-#   far. The rate warms up from 0 over the first 20% of the steps (Goyal and others, 2017), so the
-#   untrained model begins with small steps. Then it decays to 0 along a cosine (Loshchilov and
-#   Hutter, 2017), so that the weights settle.
+# - The **optimizer** changes the weights to lower the loss. The **gradient** tells how the loss
+#   changes with each weight. **Adam** (Kingma and Ba, 2015) follows it downhill after each batch,
+#   and the **learning rate** sets how far. The rate warms up from 0 over the first 20% of the steps
+#   (Goyal and others, 2017), so the untrained model begins with small steps. Then it decays to 0
+#   along a cosine (Loshchilov and Hutter, 2017), so that the weights settle.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
 #
@@ -230,7 +230,7 @@ print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}"
 # **callbacks**:
 #
 # - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
-#   jumps more from epoch to epoch, so its best value owes more to chance.)
+#   jumps more from epoch to epoch, so its best value depends more on chance.)
 # - `CSVLogger` writes loss and accuracy of each epoch to `history.csv`.
 # - `TerminateOnNaN` ends a training whose loss is not a number any more.
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.

@@ -56,10 +56,10 @@ plots.set_up(args.show)
 # ## Load the data
 #
 # The simplest way to label images: one folder per **class**, named after it. The 42 characters of
-# Kaggle's *The Simpsons Characters Dataset* (Attia, 2017) come like this, and your own images can.
-# `folders.load` finds the folders, and checks each file by decoding it. One broken file would end
-# the training later, so those that cannot be decoded are named here and skipped. For your own
-# images, see also "Images of your own" in the README.
+# Kaggle's *The Simpsons Characters Dataset* (Attia, 2017) are stored like this. `folders.load`
+# finds the folders, and checks each file by decoding it. One broken file would end the training
+# later, so those that cannot be decoded are named here and skipped. For your own images, see also
+# "Images of your own" in the README.
 
 # %%
 images, published, source = folders.load(
@@ -132,8 +132,8 @@ parts = {part: images.take(chosen) for part, chosen in indices.items()} | publis
 # 2. **cache** keeps the decoded images in memory (with `--cache disk`, in a file). Without it,
 #    each epoch would read and decode every file again.
 #
-# `fill_cache` reads each part once before the training, so that a missing file is named now and
-# not after an hour. It returns the labels in the order of the cache.
+# `fill_cache` reads each part once, so that a missing file is named before the training starts. It
+# returns the labels in the order of the cache.
 
 # %%
 directory = folders.link(parts)  # temporary; in it: train/, validation/, test/
@@ -207,7 +207,7 @@ title = "Training images of each class: does each show what its row says?"
 plots.rows(run.folder / "examples.png", examples, title, class_names)
 originals = np.stack([row[0] for row in examples[:8]])
 augmented = [keras.ops.convert_to_numpy(augment(originals, training=True)) for _ in range(4)]
-title = "Flipped, rotated and zoomed, each image still shows its class"
+title = "Flipped, rotated and zoomed: does each image still show its class?"
 plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 
 # %% [markdown]
@@ -246,13 +246,13 @@ plain.summary()
 # ## Compile the model
 #
 # The **loss** is what training minimizes: **cross-entropy**, the mean of -ln(probability of the
-# true class). The **optimizer**, Adam (Kingma and Ba, 2015), follows its gradient. The **metric**,
-# accuracy, is for us.
+# true class). The **optimizer**, Adam (Kingma and Ba, 2015), changes the weights to lower it. The
+# **metric**, accuracy, is for us.
 #
-# **Class weights** make an error cost more, the rarer its class is, so that all classes count the
-# same. A class of average size weighs 1, one of half that size 2. They act on the training loss
-# only. So do not compare the values of training and validation loss; a validation loss that rises
-# still means overfitting.
+# With **class weights**, an error on a rare class costs more, so that all classes count the same. A
+# class of average size weighs 1, one of half that size 2. They act on the training loss only. So do
+# not compare the values of training and validation loss; a validation loss that rises still means
+# overfitting.
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -270,7 +270,7 @@ class_weight = dict(enumerate(counts.mean() / counts))
 # - `EarlyStopping`, for the plain model only, ends the training when the validation loss has not
 #   improved for five epochs.
 # - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
-#   jumps more from epoch to epoch, so its best value owes more to chance.)
+#   jumps more from epoch to epoch, so its best value depends more on chance.)
 # - `CSVLogger` writes loss and accuracy of each epoch to `history-plain.csv`.
 # - `TerminateOnNaN` ends a training whose loss is not a number any more.
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
@@ -413,7 +413,7 @@ histories["regularized"] = run.history()  # those before a --resume included
 #
 # One row per model; dashed lines are training, solid ones validation. Overfitting shows as a gap
 # between the accuracies, and as a validation loss that rises while the training loss falls: the
-# model becomes more confident of its errors. `fit` measures the training accuracy during an epoch,
+# model becomes more confident in its errors. `fit` measures the training accuracy during an epoch,
 # with augmentation and dropout; validation has neither. So validation can look better.
 
 # %%
@@ -468,7 +468,8 @@ def evaluate(name, path):
         loss = metrics.log_loss(y, probabilities[part], labels=range(len(class_names)))
         print(f"{part}: accuracy {accuracy:.2%}, macro F1 {macro_f1:.3f}, loss {loss:.3f}")
         scores[part] = {"accuracy": accuracy, "macro_f1": macro_f1, "loss": loss}
-    print(f"gap: {scores['train']['accuracy'] - scores['test']['accuracy']:.2%}")
+    gap = 100 * (scores["train"]["accuracy"] - scores["test"]["accuracy"])
+    print(f"gap: {gap:.1f} points")
     return classifier, scores, probabilities
 
 
@@ -633,8 +634,8 @@ run.finish(
 #
 # 1. Split at random: add the line `groups = np.arange(len(groups))` above the one that begins with
 #    `n_splits`, so that each image is a group of its own. How does the test accuracy of each model
-#    change? Would it hold for a new film?
-# 2. Train the regularized model on the original images: replace `training_data` by `plain_data` in
-#    the line `fit_seconds = train(…)`. What happens to its gap?
-# 3. Replace `GlobalMaxPooling2D` by `Flatten`. How many parameters does the last layer have now?
+#    change? Would you expect it on a new film?
+# 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
+#    in the line `fit_seconds = train(…)`. What happens to its gap?
+# 3. Replace `GlobalMaxPooling2D` with `Flatten`. How many parameters does the last layer have now?
 #    What happens to the test accuracy?
