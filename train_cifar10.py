@@ -519,15 +519,17 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # %% [markdown]
 # ## How far to trust a probability
 #
-# A model is **calibrated** if its confidence is its accuracy: of the predictions with a confidence
-# of about 80%, 80% are correct. The **reliability diagram** shows it. `calibration_curve` sorts the
-# predictions into ten bins by their confidence, and compares the mean confidence of each bin with
-# its accuracy. Points below the line mean **overconfident**, points above it underconfident. Hollow
-# points stand for fewer than 30 images, whose accuracy says little. The **expected calibration
-# error** (Naeini and others, 2015; Guo and others, 2017) is the mean distance from the line, in
-# which each bin counts by its number of images.
+# A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
+# confidence of about 80%, about 80% are correct. `calibration_curve` sorts the predictions into ten
+# bins by their confidence. The **reliability diagram** draws the accuracy of each bin over its mean
+# confidence. On the diagonal line, the two are equal. Below it, the model is **overconfident**;
+# above it, **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says
+# little. The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the
+# mean distance from the line, where a bin with more images counts more. At 0.03, confidence and
+# accuracy differ by 3 points on average.
 #
-# Label smoothing makes a model less confident: the best probability is 91%.
+# With label smoothing, the loss is lowest at a probability of 91% for the true class. So expect
+# this model to hold back.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
@@ -544,12 +546,14 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # ## Where does the CNN look?
 #
 # The CNN ends with global max pooling and one dense layer. So the logit of a class is a sum over
-# the feature maps: the largest value of each, times a weight. Without the pooling, the same sum at
-# each place of the feature maps is a **class activation map** (Zhou and others, 2016; with max
-# pooling Oquab and others, 2015). It shows which places support the class. Here the last feature
-# maps are 3x3; each cell stands for 8x8 pixels, and sees some more around it. (The last 8 rows and
-# columns of pixels have no cell of their own, because max pooling drops what does not fill its 2x2;
-# for the plot, we repeat the last cells there.)
+# the feature maps: the largest value of each, times a weight. A **class activation map** (Zhou and
+# others, 2016; Oquab and others, 2015, for max pooling) is the same sum at each place, without the
+# pooling. It shows which places support the class. The logit uses only the largest value of each
+# feature map, so the map is a hint, not a proof.
+#
+# Here the last feature maps are 3x3. Each cell is drawn over 8x8 pixels, and depends on more of the
+# image around them. The last 8 rows and columns of pixels have no cell of their own, because max
+# pooling drops what does not fill its 2x2. For the plot, we repeat the last cells there.
 #
 # In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
 # confident errors, each with the map of the predicted class. Is the bright place on the object, or

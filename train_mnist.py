@@ -350,13 +350,14 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # %% [markdown]
 # ## How far to trust a probability
 #
-# A model is **calibrated** if its confidence is its accuracy: of the predictions with a confidence
-# of about 80%, 80% are correct. The **reliability diagram** shows it. `calibration_curve` sorts the
-# predictions into ten bins by their confidence, and compares the mean confidence of each bin with
-# its accuracy. Points below the line mean **overconfident**, points above it underconfident. Hollow
-# points stand for fewer than 30 images, whose accuracy says little. The **expected calibration
-# error** (Naeini and others, 2015; Guo and others, 2017) is the mean distance from the line, in
-# which each bin counts by its number of images.
+# A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
+# confidence of about 80%, about 80% are correct. `calibration_curve` sorts the predictions into ten
+# bins by their confidence. The **reliability diagram** draws the accuracy of each bin over its mean
+# confidence. On the diagonal line, the two are equal. Below it, the model is **overconfident**;
+# above it, **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says
+# little. The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the
+# mean distance from the line, where a bin with more images counts more. At 0.03, confidence and
+# accuracy differ by 3 points on average.
 #
 # Nearly all predictions of this model are in the last bin, and a few uncertain ones in the others.
 
@@ -374,12 +375,13 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # %% [markdown]
 # ## Work one image through
 #
-# How do logits become a probability and a loss? We take the test image whose confidence is nearest
-# to 50%: here the model hesitates. Softmax raises e to the power of each logit, and divides by
-# the sum of all ten. A logit that is higher by 1 means 2.7 times the probability. The cross-entropy
-# of the image is -ln(probability of its true digit): 0 at 100%, 0.69 at 50%, 2.3 at 10%. The loss
-# is the mean of this number over the images. `keras.Model` makes a model of the same trained
-# layers that ends earlier: at the logits, before the softmax.
+# How do logits become a probability and a loss? We take a test image with a confidence of about
+# 50%: the model is unsure of it. Softmax raises e to the power of each logit, and divides by the
+# sum of all ten. If the logit of one digit is higher by 1 than that of another, its probability is
+# 2.7 times as high. The cross-entropy of the image is -ln(probability of its true digit): 0 at
+# 100%, 0.69 at 50%, 2.3 at 10%. The loss is the mean of this number over the images. `keras.Model`
+# reuses the trained layers, and stops at the logits. (`layers[-1]` is the softmax, `layers[-2]` the
+# layer before it.)
 
 # %%
 hesitant = np.argmin(np.abs(confidence - 0.5))  # its index
@@ -396,12 +398,12 @@ print(f"Cross-entropy: -ln({probability:.3f}) = {-np.log(probability):.3f}")
 # %% [markdown]
 # ## Look inside the model
 #
-# What does each layer pass on? The first plot draws the **filters** of the first convolution: dark
+# What does each layer pass on? `filters.png` draws the **filters** of the first convolution: dark
 # cells are positive weights, light ones negative, and a middle gray is near 0. A filter that is
-# dark on one side and light on the other responds to an edge. The second plot draws **feature
+# dark on one side and light on the other responds to an edge. `feature_maps.png` draws **feature
 # maps** of one test image: where each filter responds. In the first layer, you still see the digit,
-# its edges or its strokes. The deeper maps are coarse, and many are empty: their pattern is not in
-# this image.
+# its edges or its strokes. The deeper maps are coarse. An empty one means that its pattern is not
+# in this image.
 
 # %%
 convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D)]

@@ -510,13 +510,14 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # %% [markdown]
 # ## How far to trust a probability
 #
-# A model is **calibrated** if its confidence is its accuracy: of the predictions with a confidence
-# of about 80%, 80% are correct. The **reliability diagram** shows it. `calibration_curve` sorts the
-# predictions into ten bins by their confidence, and compares the mean confidence of each bin with
-# its accuracy. Points below the line mean **overconfident**, points above it underconfident. Hollow
-# points stand for fewer than 30 images, whose accuracy says little. The **expected calibration
-# error** (Naeini and others, 2015; Guo and others, 2017) is the mean distance from the line, in
-# which each bin counts by its number of images.
+# A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
+# confidence of about 80%, about 80% are correct. `calibration_curve` sorts the predictions into ten
+# bins by their confidence. The **reliability diagram** draws the accuracy of each bin over its mean
+# confidence. On the diagonal line, the two are equal. Below it, the model is **overconfident**;
+# above it, **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says
+# little. The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the
+# mean distance from the line, where a bin with more images counts more. At 0.03, confidence and
+# accuracy differ by 3 points on average.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
@@ -533,13 +534,14 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # ## Where does the model look?
 #
 # The model ends with global max pooling and one dense layer. So the logit of a class is a sum over
-# the feature maps: the largest value of each, times a weight. Without the pooling, the same sum at
-# each place of the feature maps is a **class activation map** (Zhou and others, 2016; with max
-# pooling Oquab and others, 2015). It shows which places support the class.
+# the feature maps: the largest value of each, times a weight. A **class activation map** (Zhou and
+# others, 2016; Oquab and others, 2015, for max pooling) is the same sum at each place, without the
+# pooling. It shows which places support the class. The logit uses only the largest value of each
+# feature map, so the map is a hint, not a proof.
 #
 # In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
 # confident errors, each with the map of the predicted class. Is the bright place on the character,
-# or on the background? A model that looks at the background will fail in another scene.
+# or on the background? A model that relies on the background may fail in another scene.
 
 
 # %%
@@ -561,12 +563,12 @@ plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
 # %% [markdown]
 # ## Which labels would you doubt?
 #
-# In most sets of images, some labels are mistaken: a file is in another class's folder. The model
+# In most sets of images, some labels are incorrect: a file is in another class's folder. The model
 # can help to find them. It has not trained on the images of the validation and test sets. Where it
-# gives the label of such an image a low probability, either the model is mistaken or the label is.
-# `doubtful.csv` lists these images, the lowest probability first: open the first thirty files. The
-# training images are left out, because the model may have memorized their labels. Another `--seed`
-# makes another split.
+# gives the label of such an image a low probability, either the model errs or the label is
+# incorrect. `doubtful.csv` lists these images, the lowest probability first: open the first thirty
+# files. The training images are left out, because the model may have memorized their labels.
+# Another `--seed` makes another split.
 
 # %%
 doubts = []
