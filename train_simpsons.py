@@ -574,8 +574,7 @@ plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
 doubts = []
 for part in ("validation", "test"):
     for path, label, row in zip(parts[part].paths, labels[part], probabilities[part], strict=True):
-        of_label = round(float(row[label]), 4)
-        doubts.append((of_label, path, class_names[label], class_names[row.argmax()]))
+        doubts.append((row[label], path, class_names[label], class_names[row.argmax()]))
 doubts.sort(key=lambda doubt: doubt[0])  # by the first entry: the lowest probability first
 names = ["probability", "file", "label", "predicted"]
 runs.write_table(run.folder / "doubtful.csv", names, doubts)
