@@ -142,18 +142,21 @@ def lesson(args, arguments):
     return measured
 
 
-def waiting(model, training, steps=200, rounds=7):
+def waiting(model, training, rounds=7):
     """How much of a step is waiting for input: real batches against one that is repeated.
 
-    The two in turn; the median of the rounds counts, and all of them are kept.
+    The two in turn, about ten seconds each, at most 200 steps; the median of the rounds counts, and
+    all of them are kept.
     """
     if len(training) < 4:
         return {"step_seconds": None, "waiting": None}
-    steps = min(steps, len(training))
-    repeated = training.take(1).cache().repeat(steps).prefetch(4)
-    real = training.take(steps)
     model.steps_per_execution = 1  # whatever the lesson's: the clock looks after each step
     model.make_train_function(force=True)
+    clock = Steps()
+    model.fit(training.take(20), shuffle=False, verbose=0, callbacks=[clock.callback])
+    steps = min(200, max(20, int(10 / clock.mean())), len(training))
+    repeated = training.take(1).cache().repeat(steps).prefetch(4)
+    real = training.take(steps)
     seconds = {"real": [], "repeated": []}
     for _ in range(rounds + 1):  # the first warms up
         for name, data in [("real", real), ("repeated", repeated)]:
