@@ -436,7 +436,7 @@ for name, (loss_axis, accuracy_axis) in zip(["plain", args.model], axes, strict=
     accuracy_axis.plot(epochs, curves["accuracy"], "--")
     accuracy_axis.plot(epochs, curves["val_accuracy"], "-", color="C0")
     gap = 100 * abs(curves["accuracy"][-1] - curves["val_accuracy"][-1])
-    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"Gap at the end: {gap:.1f} points")
+    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"{gap:.1f} points apart at the end")
 plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]
