@@ -533,12 +533,12 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
-bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, for each image
+bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9, of each image
 _, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
 calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
 scores["test"]["calibration_error"] = calibration_error
-print(f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}")
-title = f"Expected calibration error: {calibration_error:.3f}"
+title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
+print(f"{title}; expected calibration error {calibration_error:.3f}")
 curves = {"the model": (confidences, accuracies, counts)}
 plots.reliability(run.folder / "reliability.png", curves, title)
 

@@ -448,7 +448,8 @@ plots.save(figure, run.folder / "curves.png")
 #
 # The **gap**, training minus test accuracy, measures overfitting. A small gap alone is no success:
 # a network can also do equally badly on both. Look for a small gap together with a high accuracy on
-# new images. Differences of a point can be chance: compare runs with other seeds.
+# new images. A difference of less than a point between two models can be chance: compare runs with
+# other seeds.
 #
 # Most models are evaluated after their last epoch. Those with early stopping, and the last model,
 # are evaluated after the epoch that was best on the validation set. That choice favors their
@@ -549,7 +550,7 @@ def calibration(probabilities):
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y_test
     accuracies, confidences = calibration_curve(correct, confidence, n_bins=10)
-    bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9
+    bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9
     return confidences, accuracies, np.unique(bins, return_counts=True)[1]
 
 
@@ -585,16 +586,19 @@ for name, probability in zip(class_names, first, strict=True):
 # %% [markdown]
 # ## The answer to the question
 #
+# This is one run. The README's table has the means of three seeds. There, every remedy shrinks the
+# gap in each run. Dropout and weight decay raise the test accuracy most, by half a point, and
+# augmentation lowers it.
+#
 # `run.finish` writes all numbers to `results.json`, the errors to `mistakes.csv`, and everything
 # together to a page, `report.html`.
 
 # %%
-print(f"\nThe plain network: gap {table[0, 3]:.1f} points, test accuracy {table[0, 2]:.1f}%")
-names, changes = list(models)[1:], table[1:] - table[0]  # against the plain network
+print(f"\nThe plain network: gap {table[0, 3]:.1f} points, test accuracy {table[0, 2]:.1f}%.")
+print("Compared with it, in points (a smaller gap is less overfitting):")
+names, changes = list(models)[1:], table[1:] - table[0]
 for name, (_, _, accuracy, gap) in zip(names, changes, strict=True):
-    reduces = "reduces" if gap < 0 else "does not reduce"
-    raises = "raises" if accuracy > 0 else "does not raise"
-    print(f"- {name}: {reduces} overfitting ({gap:+.1f}), {raises} test accuracy ({accuracy:+.1f})")
+    print(f"- {name}: gap {gap:+.1f}, test accuracy {accuracy:+.1f}")
 print(f"Misclassified by {args.model}: {len(errors):,} of {len(x_test):,} images. {most_common}.\n")
 run.finish(
     source=source,

@@ -94,11 +94,12 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 # So we find the near-duplicates and split by **groups**. Each image has a thumbnail of 16x16 gray
 # pixels. Two images are near-duplicates if their thumbnails have a correlation of at least 0.95.
 # `DBSCAN` puts near-duplicates into one group, also those that are linked by others between them.
-# `eps` is the largest distance between two linked images; thumbnails have zero mean, so the cosine
-# distance is 1 - correlation. `StratifiedGroupKFold` makes up to seven parts, called **folds**,
-# with about the same share of each class, and never divides a group. One fold is for validation,
-# one for the test, and the others are for training. Kaggle also publishes test images. They are
-# evaluated, too, but nobody kept their near-duplicates out of the training images.
+# (`eps` is the largest distance of two linked images. Thumbnails have zero mean, so their cosine
+# distance is 1 - correlation. With `min_samples=1`, an image without near-duplicates is a group of
+# its own.) `StratifiedGroupKFold` makes up to seven parts, called **folds**, with about the same
+# share of each class, and never divides a group. One fold is for validation, one for the test, and
+# the others are for training. Kaggle also publishes test images. They are evaluated, too, but
+# nobody kept their near-duplicates out of the training images.
 #
 # The **validation set** shows how a model does on images that it is not trained on. We make all
 # choices by it, and none by the test set: a model that was chosen on the test set looks better
@@ -108,14 +109,15 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
 random_training, random_test = train_test_split(groups, test_size=1 / 7, random_state=args.seed)
 leaked = np.isin(random_test, random_training).mean()
-print(f"A random split: {leaked:.1%} of its test images have a near-duplicate in training")
+print(f"A random split: {leaked:.1%} of its test images share a group with training images")
 
 n_splits = folders.fold_count(images, groups, most=7)  # fewer where a class has few groups
 folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=args.seed)
 splits = folds.split(images.paths, images.labels, groups)  # pairs: the other folds, and the fold
-*training, validation, test = [fold for _, fold in splits]  # each fold is an array of indices
+*training, validation, test = [fold for _, fold in splits]  # arrays of indices; test is the last
 indices = {"train": np.concatenate(training), "validation": validation, "test": test}
-parts = {part: images.take(chosen) for part, chosen in indices.items()} | published
+parts = {part: images.take(chosen) for part, chosen in indices.items()}
+parts.update(published)  # Kaggle's test images, if they are there
 
 # %% [markdown]
 # ## Prepare the input pipeline
@@ -417,7 +419,7 @@ histories["regularized"] = run.history()  # those before a --resume included
 # with augmentation and dropout; validation has neither. So validation can look better.
 
 # %%
-figure, axes = plt.subplots(len(histories), 2, figsize=(8, 5.6), sharex=True, squeeze=False)
+figure, axes = plt.subplots(len(histories), 2, figsize=(8, 5.6), sharey="col", squeeze=False)
 for (name, history), (loss_axis, accuracy_axis) in zip(histories.items(), axes, strict=True):
     epochs = np.arange(1, len(history["loss"]) + 1)
     loss_axis.plot(epochs, history["loss"], "--", label="training")
@@ -428,8 +430,8 @@ for (name, history), (loss_axis, accuracy_axis) in zip(histories.items(), axes, 
     loss_axis.legend()
     accuracy_axis.plot(epochs, history["accuracy"], "--")
     accuracy_axis.plot(epochs, history["val_accuracy"], "-", color="C0")
-    title = f"Its validation accuracy: {history['val_accuracy'][best_epoch]:.1%}"
-    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", ylim=(0, 1.02), title=title)
+    gap = 100 * abs(history["accuracy"][-1] - history["val_accuracy"][-1])
+    accuracy_axis.set(xlabel="Epoch", ylabel="Accuracy", title=f"{gap:.1f} points apart at the end")
 plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]
@@ -521,12 +523,12 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
-bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, for each image
+bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9, of each image
 _, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
 calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
 scores["test"]["calibration_error"] = calibration_error
-print(f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}")
-title = f"Expected calibration error: {calibration_error:.3f}"
+title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
+print(f"{title}; expected calibration error {calibration_error:.3f}")
 curves = {"the model": (confidences, accuracies, counts)}
 plots.reliability(run.folder / "reliability.png", curves, title)
 
@@ -576,8 +578,7 @@ for part in ("validation", "test"):
     for path, label, row in zip(parts[part].paths, labels[part], probabilities[part], strict=True):
         doubts.append((row[label], path, class_names[label], class_names[row.argmax()]))
 doubts.sort(key=lambda doubt: doubt[0])  # by the first entry: the lowest probability first
-names = ["probability", "file", "label", "predicted"]
-runs.write_table(run.folder / "doubtful.csv", names, doubts)
+runs.write_table(run.folder / "doubtful.csv", ["probability", "file", "label", "predicted"], doubts)
 print("The labels to check first (doubtful.csv):")
 for probability, path, label, prediction in doubts[:5]:
     print(f"  {path}: {label} has a probability of {probability:.1%}, {prediction} is predicted")
@@ -609,10 +610,10 @@ if os.path.isfile(path):
 
 # %%
 if baseline:
-    print(f"\nThe plain model: accuracy {plain_scores['test']['accuracy']:.1%} on unseen images,")
-    print(f"{plain_scores['train']['accuracy']:.1%} on its training images.")
-print(f"The regularized model: accuracy {scores['test']['accuracy']:.1%} on unseen images,")
-print(f"{scores['train']['accuracy']:.1%} on its training images. {most_common}.\n")
+    print(f"\nThe plain model: macro F1 {plain_scores['test']['macro_f1']:.3f} on unseen images,")
+    print(f"{plain_scores['train']['macro_f1']:.3f} on its training images.")
+print(f"The regularized model: macro F1 {scores['test']['macro_f1']:.3f} on unseen images,")
+print(f"{scores['train']['macro_f1']:.3f} on its training images. {most_common}.\n")
 run.finish(
     source=source,
     class_names=class_names,
