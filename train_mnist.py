@@ -488,3 +488,5 @@ run.finish(
 #    learn?
 # 3. Move `.cache()` below the line with `.map(`, so that every epoch repeats the batches of the
 #    first. What happens to the training loss of the last epoch, and what to its validation loss?
+#
+# "What goes wrong, and how it looks", in `outputs/reference/faults`, shows 2, 3 and more mistakes.

@@ -325,9 +325,10 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # %% [markdown]
 # ## Regularize the model
 #
-# Nearly all weights of the plain model are in its first dense layer, which has a weight of its own
-# for each position of each feature map. They are enough to memorize nearly all training images.
-# What makes that harder is called **regularization**:
+# In its last epochs, the plain model gets nearly all training images correct, but hardly more of the
+# validation images: it memorizes. Nearly all of its weights are in its first dense layer, which has
+# a weight of its own for each position of each feature map. What makes memorizing harder is called
+# **regularization**:
 #
 # - **Augmentation**, as above.
 # - **Global max pooling** keeps the largest value of each feature map, wherever it is in the
@@ -337,10 +338,10 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # - **Weight decay** pulls each weight a little toward zero at each step. AdamW (Loshchilov and
 #   Hutter, 2019) is Adam with it.
 #
-# The regularized model is also deeper. Its first convolution moves by two pixels (`strides=2`),
-# which makes all later layers cheaper. Three **blocks** follow, each of two convolutions with a
-# pooling between them.
+# Other changes are not regularization. They make the model deeper, and its training faster:
 #
+# - The first convolution moves by two pixels (`strides=2`), which makes all later layers cheaper.
+#   Three **blocks** follow, each of two convolutions with a pooling between them.
 # - **Batch normalization** (Ioffe and Szegedy, 2015) brings the outputs of each filter to zero mean
 #   and unit variance over the batch. Then it multiplies them by one learned number and adds
 #   another. Outside of training, it uses moving averages of the training batches' means and
@@ -352,8 +353,7 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # - **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 #   random at first. In the blocks, we begin with filters that copy: filter i has a 1 at the center
 #   of its weights for feature map i of its input, and 0 elsewhere. So an untrained block passes on
-#   what the layers before it found, and training improves on a copy instead of on noise. Where it
-#   has more filters than inputs, the others stay random.
+#   what the layers before it found. Where it has more filters than inputs, the others stay random.
 # - The weights of the last layer begin at **0**, so the untrained model prefers no class. The
 #   gradients of these weights are not 0, so they learn.
 #
@@ -635,9 +635,10 @@ run.finish(
 # compare with an unchanged run of that size.
 #
 # 1. Split at random: add the line `groups = np.arange(len(groups))` above the one that begins with
-#    `n_splits`, so that each image is a group of its own. How does the test accuracy of each model
-#    change? Would you expect it on a new film?
+#    `n_splits`, so that each image is a group of its own. Of which model does the test accuracy
+#    change more? Would you expect it on a new film?
 # 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
 #    in the line `fit_seconds = train(…)`. What happens to its gap?
-# 3. Replace `GlobalMaxPooling2D` with `Flatten`. How many parameters does the last layer have now?
-#    What happens to the test accuracy?
+# 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit then
+#    depends on all of each feature map. How do the bright places in `activation_maps.png` change,
+#    and what happens to the validation accuracy?

@@ -33,6 +33,9 @@ WITHOUT_LABEL_SMOOTHING = [(", label_smoothing=0.1", "")]
 WITHOUT_AVERAGED_WEIGHTS = [("use_ema=True", "use_ema=False")]
 WITHOUT_ERASING = [("RandomErasing((0.5, 0.5),", "RandomErasing((0.0, 0.0),")]
 WITHOUT_IDENTITY_FILTERS = [("for layer in model.layers:", "for layer in []:")]
+WITHOUT_AUGMENTATION = [("train(model, training_data)", "train(model, plain_data)")]
+WITHOUT_DROPOUT = [("        keras.layers.Dropout(0.3),\n", "")]
+WITHOUT_WEIGHT_DECAY = [("weight_decay=0.1", "weight_decay=0.0")]
 WITH_A_RANDOM_SPLIT = [
     ("n_splits = folders", "groups = np.arange(len(groups))\nn_splits = folders")
 ]
@@ -112,7 +115,7 @@ LESSONS = {
         "train_simpsons.py",
         ["--skip-baseline"],
         {
-            "without-augmentation": [("train(model, training_data)", "train(model, plain_data)")],
+            "without-augmentation": WITHOUT_AUGMENTATION,
             "without-global-pooling": [
                 ("GlobalMaxPooling2D(name=", "Flatten(name="),
                 (
@@ -120,8 +123,13 @@ LESSONS = {
                     "maps = np.zeros((len(chosen), 1, 1))",
                 ),
             ],
-            "without-dropout": [("        keras.layers.Dropout(0.3),\n", "")],
-            "without-weight-decay": [("weight_decay=0.1", "weight_decay=0.0")],
+            "without-dropout": WITHOUT_DROPOUT,
+            "without-weight-decay": WITHOUT_WEIGHT_DECAY,
+            "without-these-three": [
+                *WITHOUT_AUGMENTATION,
+                *WITHOUT_DROPOUT,
+                *WITHOUT_WEIGHT_DECAY,
+            ],
             "without-class-weights": [("class_weight=class_weight", "class_weight=None")],
             "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-zero-logits": [(', kernel_initializer="zeros"', "")],
@@ -131,7 +139,18 @@ LESSONS = {
     "simpsons-plain": Lesson(
         "train_simpsons.py",
         [],
-        {"with-a-random-split": WITH_A_RANDOM_SPLIT},
+        {
+            "with-augmentation": [("train(plain, plain_data,", "train(plain, training_data,")],
+            "with-global-pooling": [("layers.Flatten(),", "layers.GlobalMaxPooling2D(),")],
+            "with-dropout": [
+                (
+                    'layers.Dense(128, activation="relu"),',
+                    'layers.Dense(128, activation="relu"),\n        keras.layers.Dropout(0.3),',
+                )
+            ],
+            "with-weight-decay": [("optimizers.Adam()", "optimizers.AdamW(weight_decay=0.1)")],
+            "with-a-random-split": WITH_A_RANDOM_SPLIT,
+        },
         (("epochs=args.epochs,", "epochs=args.epochs if suffix else 1,"),),
         "baseline",
     ),
