@@ -325,10 +325,10 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # %% [markdown]
 # ## Regularize the model
 #
-# In its last epochs, the plain model gets nearly all training images correct, but hardly more of the
-# validation images: it memorizes. Nearly all of its weights are in its first dense layer, which has
-# a weight of its own for each position of each feature map. What makes memorizing harder is called
-# **regularization**:
+# In its last epochs, the plain model gets nearly all training images correct, but hardly more of
+# the validation images: it memorizes. Nearly all of its weights are in its first dense layer, which
+# has a weight of its own for each position of each feature map. What makes memorizing harder is
+# called **regularization**:
 #
 # - **Augmentation**, as above.
 # - **Global max pooling** keeps the largest value of each feature map, wherever it is in the
@@ -639,6 +639,6 @@ run.finish(
 #    change more? Would you expect it on a new film?
 # 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
 #    in the line `fit_seconds = train(…)`. What happens to its gap?
-# 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit then
-#    depends on all of each feature map. How do the bright places in `activation_maps.png` change,
-#    and what happens to the validation accuracy?
+# 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit
+#    then depends on all of each feature map. How do the bright places in `activation_maps.png`
+#    change, and what happens to the validation accuracy?
