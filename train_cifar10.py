@@ -109,7 +109,7 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 #
 # For the CNN, **random erasing** (Zhong and others, 2017) also covers a part of about every second
 # image with a gray rectangle, of 2 to 20% of the image's area (`scale`). So the CNN cannot rely on
-# a single part, such as a cat's ears. The MLP gained nothing from it.
+# a single part, such as a cat's ears. The MLP did not gain from it, so it goes without.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
@@ -194,16 +194,15 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 # random at first. In the CNN's blocks, we begin with filters that copy: filter i has a 1 at the
 # center of its weights for feature map i of its input, and 0 elsewhere. So an untrained block
-# passes on what the layers before it found, and training improves on a copy instead of on noise.
-# Where a layer has more filters than inputs, the others stay random.
+# passes on what the layers before it found. Where a layer has more filters than inputs, the others
+# stay random.
 #
 # Both models have these:
 #
 # - **Batch normalization** (Ioffe and Szegedy, 2015; after each learned layer but the last) brings
 #   the outputs of each unit or filter to zero mean and unit variance over the batch. Then it
 #   multiplies them by one learned number and adds another. Outside of training, it uses moving
-#   averages of the training batches' means and variances. With it, training tolerates a higher
-#   learning rate.
+#   averages of the training batches' means and variances.
 # - **ReLU** sets negative outputs to zero; without such a step between them, several dense layers
 #   could do no more than a single one.
 # - The last layer has one output per class, its **logit**: a score of any size. The higher it is,
@@ -281,8 +280,8 @@ model.summary()
 #
 # - The **loss** is what training minimizes. **Softmax** turns the ten logits into probabilities
 #   that sum to 1, and **cross-entropy** is the mean of -ln(probability of the true class).
-#   `Categorical` means that the labels are one-hot. With `from_logits=True`, the softmax is part of
-#   the loss, which is more precise.
+#   `Categorical` means that the labels are one-hot. With `from_logits=True`, the loss includes the
+#   softmax, so that no probability is rounded to 0 before its logarithm.
 # - **Label smoothing** (Szegedy and others, 2016): a tenth of each label is spread over all
 #   classes, so the 1 becomes 0.91, and each of the nine 0 becomes 0.01. The loss is then the sum of
 #   these numbers times -ln(probability), over the classes. Without smoothing, the loss rewards ever
@@ -293,10 +292,11 @@ model.summary()
 #   (Goyal and others, 2017), so the untrained model begins with small steps. Then it decays to 0
 #   along a cosine (Loshchilov and Hutter, 2017), so that the weights settle.
 # - **Weight decay** (Hanson and Pratt, 1988): at each step, AdamW (Loshchilov and Hutter, 2019)
-#   also makes each weight smaller by a fraction: the learning rate times `weight_decay`. Batch
-#   normalization rescales the outputs of a layer, so doubling all of its weights would change
-#   nothing. But the same step changes small weights by a larger share. So weight decay keeps the
-#   training moving (van Laarhoven, 2017).
+#   also makes each weight smaller by a fraction: the learning rate times `weight_decay`. Before a
+#   batch normalization, larger weights alone change nothing: doubling all weights of the layer
+#   leaves its normalized outputs the same. But a step then changes the weights by a smaller share,
+#   so the layer learns more slowly. Weight decay keeps the weights small, and the training moving
+#   (van Laarhoven, 2017).
 # - **Averaged weights** (after Polyak and Juditsky, 1992): while the learning rate is high, the
 #   weights jump from step to step. So the optimizer keeps their **exponential moving average**
 #   (EMA), which covers about the last eighth of an epoch (`ema_momentum`) and is steadier. After
@@ -452,12 +452,12 @@ if len(leaked):
 # %% [markdown]
 # ## Evaluate on the test set
 #
-# We load the model of the best epoch and append a softmax, so that it outputs probabilities. Now
-# the test set is used; nothing is chosen by what it shows. The training images are evaluated
-# without augmentation this time, and without the MLP's dropout. The CNN may train with 16-bit
-# numbers, but it is evaluated with 32 bits, so an accuracy can differ a little from that of `fit`.
-# The line `test without near-duplicates` leaves out what was found above. Two measures per class
-# say more than accuracy:
+# We load the model of the best epoch and append a softmax, so that it outputs probabilities. Only
+# now does the model see the test set; nothing is chosen by what it shows. The training images are
+# evaluated without augmentation this time, and without the MLP's dropout. The CNN may train with
+# 16-bit numbers, but it is evaluated with 32 bits, so an accuracy can differ a little from that of
+# `fit`. The line `test without near-duplicates` leaves out what was found above. Two measures per
+# class say more than accuracy:
 #
 # - **Precision**: of the images predicted to be a cat, the share that is a cat.
 # - **Recall**: of the images of a cat, the share that is predicted to be a cat.
@@ -520,44 +520,49 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` sorts the predictions into ten
-# bins by their confidence. The **reliability diagram** draws the accuracy of each bin over its mean
-# confidence. On the diagonal line, the two are equal. Below it, the model is **overconfident**;
-# above it, **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says
-# little. The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the
-# mean distance from the line, where a bin with more images counts more. At 0.03, confidence and
-# accuracy differ by 3 points on average.
+# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
+# for each bin that is not empty: to the right its mean confidence, upward its accuracy. On the
+# diagonal line, the two are equal. Below it, the model is **overconfident**; above it,
+# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little.
 #
-# With label smoothing, the loss is lowest at a probability of 91% for the true class. So expect
-# this model to hold back.
+# The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the mean
+# vertical distance from the line, where each bin counts by its number of images. An error of 0.03,
+# for example, is a distance of 3 points. `calibration_curve` does not return those numbers of
+# images, so we count them.
+#
+# Two things act against each other here. With label smoothing, the loss is lowest at a probability
+# of 91% for the true class, which makes a model less confident. Overfitting makes it more
+# confident. Which of the two is stronger in this model?
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
 bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9, of each image
 _, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
-calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
-scores["test"]["calibration_error"] = calibration_error
+scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
 title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
-print(f"{title}; expected calibration error {calibration_error:.3f}")
+print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
 curves = {"the model": (confidences, accuracies, counts)}
 plots.reliability(run.folder / "reliability.png", curves, title)
 
 # %% [markdown]
 # ## Where does the CNN look?
 #
-# The CNN ends with global max pooling and one dense layer. So the logit of a class is a sum over
-# the feature maps: the largest value of each, times a weight. A **class activation map** (Zhou and
-# others, 2016; Oquab and others, 2015, for max pooling) is the same sum at each place, without the
-# pooling. It shows which places support the class. The logit uses only the largest value of each
-# feature map, so the map is a hint, not a proof.
+# The CNN ends with global max pooling and one dense layer. So the logit of a class is a bias, plus
+# the largest value of each feature map times a weight. A **class activation map** (Zhou and others,
+# 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each place,
+# without the pooling. It shows which places support the class.
 #
-# Here the last feature maps are 3x3. Each cell is drawn over 8x8 pixels, and depends on more of the
-# image around them. The last 8 rows and columns of pixels have no cell of their own, because max
-# pooling drops what does not fill its 2x2. For the plot, we repeat the last cells there.
+# Read it with care. The largest values of two feature maps can lie at different places. The logit
+# adds them, but no single place of the map does. Also, the last feature maps have only 3x3 cells.
+# Each is drawn over 8x8 pixels, but it can depend on 51x51 pixels around them, which is most of the
+# image or all of it. (The last 8 rows and columns of pixels have no cell of their own, because max
+# pooling drops what does not fill its 2x2. For the plot, we repeat the last cells there.)
 #
-# In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
-# confident errors, each with the map of the predicted class. Is the bright place on the object, or
-# on its background? The MLP has no feature maps, so it has no such plot.
+# In `activation_maps.png`, the upper rows are the first correct predictions, the lower ones the
+# most confident errors. Below each image is the map of the predicted class: bright places support
+# it, dark ones do not. Each map has its own scale. Is the bright place on the object, or on its
+# background? The MLP has no feature maps, so it has no such plot.
 
 
 # %%
@@ -565,8 +570,9 @@ def activation_maps(images, classes):
     """How much each place of an image supports a class: shape (count, rows, columns)."""
     before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
     weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
-    maps = before_pooling.predict(images, verbose=0) @ weights  # a map for each class
-    return maps[np.arange(len(images)), :, :, classes]
+    feature_maps = before_pooling.predict(images, verbose=0)  # (count, rows, columns, filters)
+    maps = feature_maps @ weights  # a weighted sum at each place: (count, rows, columns, classes)
+    return maps[np.arange(len(images)), :, :, classes]  # of each image that of its own class
 
 
 if args.model == "cnn":

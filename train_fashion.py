@@ -191,7 +191,8 @@ plain.summary()
 # - The **loss** is what training minimizes. **Softmax** turns the ten logits into probabilities
 #   that sum to 1: e to the power of each logit, divided by the sum of all ten. **Cross-entropy**
 #   is the mean of -ln(probability of the true class). `Categorical` means that the labels are
-#   one-hot. With `from_logits=True`, the softmax is part of the loss, which is more precise.
+#   one-hot. With `from_logits=True`, the loss includes the softmax, so that no probability is
+#   rounded to 0 before its logarithm.
 # - The **optimizer** changes the weights to lower the loss. The **gradient** tells how the loss
 #   changes with each weight. **Adam** (Kingma and Ba, 2015) follows it downhill after each batch,
 #   and the **learning rate** sets how far. We take 0.002, twice Adam's default, for this small
@@ -527,13 +528,16 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` sorts the predictions into ten
-# bins by their confidence. The **reliability diagram** draws the accuracy of each bin over its mean
-# confidence. On the diagonal line, the two are equal. Below it, the model is **overconfident**;
-# above it, **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says
-# little. The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the
-# mean distance from the line, where a bin with more images counts more. At 0.03, confidence and
-# accuracy differ by 3 points on average.
+# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
+# for each bin that is not empty: to the right its mean confidence, upward its accuracy. On the
+# diagonal line, the two are equal. Below it, the model is **overconfident**; above it,
+# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little.
+#
+# The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the mean
+# vertical distance from the line, where each bin counts by its number of images. An error of 0.03,
+# for example, is a distance of 3 points. `calibration_curve` does not return those numbers of
+# images, so we count them.
 #
 # We compare three models: the plain network, which overfits; the same network, stopped early; and
 # the last one. Compare the printed accuracies of the first two, and then their losses. With more

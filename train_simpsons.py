@@ -513,37 +513,43 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` sorts the predictions into ten
-# bins by their confidence. The **reliability diagram** draws the accuracy of each bin over its mean
-# confidence. On the diagonal line, the two are equal. Below it, the model is **overconfident**;
-# above it, **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says
-# little. The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the
-# mean distance from the line, where a bin with more images counts more. At 0.03, confidence and
-# accuracy differ by 3 points on average.
+# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
+# for each bin that is not empty: to the right its mean confidence, upward its accuracy. On the
+# diagonal line, the two are equal. Below it, the model is **overconfident**; above it,
+# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little.
+#
+# The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the mean
+# vertical distance from the line, where each bin counts by its number of images. An error of 0.03,
+# for example, is a distance of 3 points. `calibration_curve` does not return those numbers of
+# images, so we count them.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
 bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9, of each image
 _, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
-calibration_error = np.average(np.abs(accuracies - confidences), weights=counts)
-scores["test"]["calibration_error"] = calibration_error
+scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
 title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
-print(f"{title}; expected calibration error {calibration_error:.3f}")
+print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
 curves = {"the model": (confidences, accuracies, counts)}
 plots.reliability(run.folder / "reliability.png", curves, title)
 
 # %% [markdown]
 # ## Where does the model look?
 #
-# The model ends with global max pooling and one dense layer. So the logit of a class is a sum over
-# the feature maps: the largest value of each, times a weight. A **class activation map** (Zhou and
-# others, 2016; Oquab and others, 2015, for max pooling) is the same sum at each place, without the
-# pooling. It shows which places support the class. The logit uses only the largest value of each
-# feature map, so the map is a hint, not a proof.
+# The model ends with global max pooling and one dense layer. So the logit of a class is a bias,
+# plus the largest value of each feature map times a weight. A **class activation map** (Zhou and
+# others, 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each
+# place, without the pooling. It shows which places support the class.
+#
+# Read it with care. The largest values of two feature maps can lie at different places. The logit
+# adds them, but no single place of the map does. Also, a cell of the map (there are 8x8 for images
+# of 128x128 pixels) can depend on 101x101 pixels around it.
 #
 # In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
-# confident errors, each with the map of the predicted class. Is the bright place on the character,
-# or on the background? A model that relies on the background may fail in another scene.
+# confident errors. Below each image is the map of the predicted class: bright places support it,
+# dark ones do not. Each map has its own scale. Is the bright place on the character, or on the
+# background? A model that relies on the background may fail in another scene.
 
 
 # %%
@@ -551,8 +557,9 @@ def activation_maps(images, classes):
     """How much each place of an image supports a class: shape (count, rows, columns)."""
     before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
     weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
-    maps = before_pooling.predict(images, verbose=0) @ weights  # a map for each class
-    return maps[np.arange(len(images)), :, :, classes]
+    feature_maps = before_pooling.predict(images, verbose=0)  # (count, rows, columns, filters)
+    maps = feature_maps @ weights  # a weighted sum at each place: (count, rows, columns, classes)
+    return maps[np.arange(len(images)), :, :, classes]  # of each image that of its own class
 
 
 chosen = np.concatenate([correct[:: max(1, len(correct) // 8)][:8], most_confident[:8]])
