@@ -506,14 +506,15 @@ ten = (x_validation[:10], y_validation[:10], probabilities["validation"][:10], c
 for label, row in zip(y_validation[:10], probabilities["validation"][:10], strict=True):
     prediction = f"{class_names[row.argmax()]} ({plots.percent(row.max())})"
     print(f"  true {class_names[label]}, predicted {prediction}")
-title = "The first ten images of the validation set"
+hits = (probabilities["validation"][:10].argmax(axis=1) == y_validation[:10]).sum()
+title = f"Of the first ten validation images, {hits} are classified correctly"
 plots.predictions(run.folder / "predictions.png", *ten, range(10), title)
 
 confidence = probabilities["test"].max(axis=1)
 errors = np.flatnonzero(predicted != y_test)
 most_confident = errors[np.argsort(-confidence[errors])][:20]
 test_set = (x_test, y_test, probabilities["test"], class_names)
-title = f"{len(errors):,} of {len(x_test):,} misclassified; the most confident of them"
+title = f"{len(errors):,} of {len(x_test):,} misclassified; the most confident first"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 
 # %% [markdown]
