@@ -344,7 +344,7 @@ errors = np.flatnonzero(predicted != y_test)
 least_confident = correct[np.argsort(confidence[correct])][:20]
 most_confident = errors[np.argsort(-confidence[errors])][:15]  # minus: the highest first
 test_set = (x_test, y_test, probabilities["test"], class_names)
-title = f"Correct, but with a confidence of at most {confidence[least_confident].max(initial=0):.0%}"
+title = f"Correct, with a confidence of at most {confidence[least_confident].max(initial=0):.0%}"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
 title = f"{len(errors)} of {len(x_test):,} misclassified; the {len(most_confident)} most confident"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)

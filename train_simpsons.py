@@ -504,7 +504,7 @@ errors = np.flatnonzero(predicted != y_test)
 least_confident = correct[np.argsort(confidence[correct])][:20]
 most_confident = errors[np.argsort(-confidence[errors])][:20]  # minus: the highest first
 test_set = (folders.ImageArray(cached["test"]), y_test, probabilities["test"], class_names)
-title = f"Correct, but with a confidence of at most {confidence[least_confident].max(initial=0):.0%}"
+title = f"Correct, with a confidence of at most {confidence[least_confident].max(initial=0):.0%}"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
 title = f"{len(errors):,} of {len(y_test):,} misclassified; the most confident first"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
