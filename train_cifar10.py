@@ -525,7 +525,9 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
 # for each bin that is not empty: to the right its mean confidence, upward its accuracy. On the
 # diagonal line, the two are equal. Below it, the model is **overconfident**; above it,
-# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little.
+# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little. If
+# the mean confidence of all predictions is above the accuracy, the model is overconfident on the
+# whole.
 #
 # The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the mean
 # vertical distance from the line, where each bin counts by its number of images. An error of 0.03,

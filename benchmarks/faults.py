@@ -29,12 +29,11 @@ import numpy as np
 from common import options, plots
 
 SCRIPT = "train_mnist.py"
-SGD = [("keras.optimizers.Adam(learning_rate)", "keras.optimizers.SGD(learning_rate)")]
+SGD = [("keras.optimizers.Adam(learning_rate)", "keras.optimizers.SGD(0.1)")]
 DEFAULT = "batch_size=200, learning_rate=4e-3)"
 RESCALING = "        keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1; a part of the model\n"
 SHUFFLE = "    .shuffle(len(x_train), seed=args.seed)\n"
 CORES = "num_parallel_calls=device.cores)\n"
-FAST_SGD = [*SGD, (DEFAULT, "batch_size=200, learning_rate=0.1)")]
 
 
 class Fault(NamedTuple):
@@ -42,31 +41,44 @@ class Fault(NamedTuple):
 
     Attributes:
         title: Of its section.
+        shows: What the curves show, in a few words.
+        notice: How you would notice it.
         changes: Pairs of old and new text.
-        notice: How you would notice it, one line.
         sound: Changes of the run that it is compared with; none: the lesson itself.
     """
 
     title: str
-    changes: list
+    shows: str
     notice: str
+    changes: list
     sound: tuple = ()
 
 
 FAULTS = {
     "no-rescaling": Fault(
         "No rescaling, with plain SGD",
-        [*FAST_SGD, (RESCALING, "")],
-        "",
-        tuple(FAST_SGD),
+        "the loss is not a number",
+        "The untrained loss is 12 instead of 2.3. In the first epoch, the loss grows beyond all "
+        "measure: here it is not a number, and `TerminateOnNaN` ends the training. With another "
+        "seed it was 10 to the power of 14, and then that of guessing for good. Pixels up to 255 "
+        "make large gradients. Adam divides each gradient by its usual size, so with Adam the "
+        "lesson learns all the same.",
+        [*SGD, (RESCALING, "")],
+        tuple(SGD),
     ),
     "high-learning-rate": Fault(
         "A learning rate 30 times as high",
+        "the loss jumps to that of guessing",
+        "The loss falls at first, while the learning rate still warms up. Then it jumps to 2.30, "
+        "that of guessing (-ln(1/10)), and stays there, also in training. Try a tenth of the "
+        "rate.",
         [(DEFAULT, "batch_size=200, learning_rate=0.12)")],
-        "",
     ),
     "shuffled-labels": Fault(
         "Labels that do not belong to their images",
+        "no loss is better than that of guessing",
+        "From the first epoch to the last, both losses are 2.30, that of guessing: there is "
+        "nothing to learn. Look at `examples.png`: the images do not show what their rows say.",
         [
             (
                 "examples = [x_train[y_train == label]",
@@ -74,18 +86,24 @@ FAULTS = {
                 "examples = [x_train[y_train == label]",
             )
         ],
-        "",
     ),
     "cached-augmentation": Fault(
         "The cache after the augmentation",
+        "the training loss falls below the validation loss",
+        "The training loss falls far below that of the sound run. The validation loss ends above "
+        "that of the sound run: every epoch repeats the augmented images of the first, and the "
+        "model memorizes them.",
         [
             ("    .cache()\n" + SHUFFLE, SHUFFLE),
             (CORES + "    .prefetch(4)", CORES + "    .cache()\n    .prefetch(4)"),
         ],
-        "",
     ),
     "sorted-classes": Fault(
         "Sorted by class, and not shuffled",
+        "the training accuracy falls to 0",
+        "In the second epoch, the training accuracy falls to nearly 0. Each batch has one class, "
+        "and the model learns to predict that of the batches before. On the validation images, "
+        "which have all classes, it is no better than guessing.",
         [
             (
                 "augment = keras.layers.Pipeline(",
@@ -94,7 +112,6 @@ FAULTS = {
             ),
             (SHUFFLE, ""),
         ],
-        "",
     ),
 }
 
@@ -127,7 +144,8 @@ def main():
             path.write_text(json.dumps(histories, indent=1) + "\n", encoding="utf-8")
     for name in args.faults:
         path = args.output_dir / f"{name}.png"
-        draw(path, histories[sound(name)], histories[name], FAULTS[name].title)
+        title = f"{FAULTS[name].title}: {FAULTS[name].shows}"
+        draw(path, histories[sound(name)], histories[name], title)
     text = page(source, histories, args.faults)
     (args.output_dir / "README.md").write_text(text, encoding="utf-8")
     print(f"Page: {args.output_dir / 'README.md'}")

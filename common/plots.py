@@ -173,7 +173,7 @@ def predictions(path, images, labels, probabilities, class_names, which, title):
     grid(path, images[which], captions, title, colors=colors)
 
 
-def activation_maps(path, images, maps, labels, probabilities, class_names, title):
+def activation_maps(path, images, maps, labels, probabilities, class_names, title, columns=8):
     """Images, and below each its map, laid over the image in gray: the brighter, the higher.
 
     Args:
@@ -182,7 +182,7 @@ def activation_maps(path, images, maps, labels, probabilities, class_names, titl
         labels: True classes, integers, shape (count,).
         probabilities: Predicted ones, shape (count, classes).
     """
-    columns = min(8, len(images))
+    columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     height = rows * (2 * WIDTH / columns + 0.5) + 0.5
     figure, axes = plt.subplots(2 * rows, columns, figsize=(WIDTH, height), squeeze=False)
@@ -220,7 +220,7 @@ def reliability(path, curves, title):
         few = counts < 30
         axis.plot(confidences[~few], accuracies[~few], style, color=color, label=name)
         axis.plot(confidences[few], accuracies[few], style[0], color=color, markerfacecolor="white")
-    axis.set(xlabel="Confidence", ylabel="Accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
+    axis.set(xlabel="Confidence", ylabel="Accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     _title(figure, title)

@@ -86,6 +86,49 @@ def test_the_table_of_remedies_is_that_of_the_stored_runs():
     assert [line for line in remedy_rows() if line not in README.splitlines()] == []
 
 
+def idea_rows(file, lesson, ideas):
+    """Of the table in the Simpsons lesson: macro F1 of the validation set, and its change."""
+    runs = json.loads((REFERENCE / "ideas" / f"{file}.json").read_text(encoding="utf-8"))["runs"]
+    values = {
+        name: [own["validation"]["macro_f1"] for _, own in sorted(seeds.items())]
+        for name, seeds in runs.items()
+    }
+    own = values["the lesson"]
+    lines = [f"# | **{lesson}** | {sum(own) / len(own):.3f} | |"]
+    for text, idea in ideas.items():
+        assert len(values[idea]) == len(own) >= 2
+        changes = [new - old for new, old in zip(values[idea], own, strict=True)]
+        mean, low, high = sum(changes) / len(changes), min(changes), max(changes)
+        value = sum(values[idea]) / len(own)
+        lines.append(f"# | {text} | {value:.3f} | {mean:+.3f} ({low:+.3f} to {high:+.3f}) |")
+    return lines
+
+
+PLAIN = {
+    "with augmentation": "with-augmentation",
+    "with global max pooling": "with-global-pooling",
+    "with dropout": "with-dropout",
+    "with weight decay": "with-weight-decay",
+}
+REGULARIZED = {
+    "without augmentation": "without-augmentation",
+    "without global max pooling": "without-global-pooling",
+    "without dropout": "without-dropout",
+    "without weight decay": "without-weight-decay",
+    "without augmentation, dropout and weight decay": "without-these-three",
+    "without class weights": "without-class-weights",
+    "without identity filters": "without-identity-filters",
+    "with random weights in the last layer": "without-zero-logits",
+}
+
+
+def test_the_table_in_the_simpsons_lesson_is_that_of_the_stored_figures():
+    lesson = (REPO / "train_simpsons.py").read_text(encoding="utf-8").splitlines()
+    rows = idea_rows("simpsons-plain", "The plain model", PLAIN)
+    rows += idea_rows("simpsons", "The regularized model", REGULARIZED)
+    assert [line for line in rows if line not in lesson] == []
+
+
 def test_the_figures_without_near_duplicates_are_those_of_the_stored_runs():
     for folder in ["cifar10-mlp", "cifar10-cnn"]:
         results = stored(folder)
