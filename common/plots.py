@@ -213,6 +213,8 @@ def reliability(path, curves, title):
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 5))
     axis.plot([0, 1], [0, 1], color="grey", linewidth=1, label="calibrated: on this line")
+    axis.text(0.03, 0.6, "above: underconfident", color="dimgrey")
+    axis.text(0.6, 0.25, "below: overconfident", color="dimgrey")
     styles = ("o-", CORRECT), ("s--", "tab:orange"), ("^:", "tab:green")
     for (name, (confidences, accuracies, counts)), (style, color) in zip(
         curves.items(), styles, strict=False
@@ -220,9 +222,11 @@ def reliability(path, curves, title):
         few = counts < 30
         axis.plot(confidences[~few], accuracies[~few], style, color=color, label=name)
         axis.plot(confidences[few], accuracies[few], style[0], color=color, markerfacecolor="white")
-    axis.set(xlabel="Confidence", ylabel="Accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.plot([], [], "o", color="grey", markerfacecolor="white", label="fewer than 30 images")
+    axis.set(xlabel="Mean confidence of a bin", ylabel="Accuracy in the bin")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper left")
     _title(figure, title)
     save(figure, path)
 
