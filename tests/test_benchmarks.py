@@ -176,6 +176,18 @@ def test_swapped_labels_are_among_the_first_to_doubt(lesson, tmp_path):
     assert f"{run['found']} of 10 are among the first 30 of 169" in done.stdout
 
 
+def test_what_is_said_of_the_swapped_labels_is_that_of_the_stored_figures():
+    path = REPO / "outputs" / "reference" / "swapped-labels.json"
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
+    assert [(run["found"], len(run["places"])) for run in runs] == [(10, 10), (10, 10)]
+    last = max(max(run["places"]) for run in runs)
+    assert min(run["listed"] for run in runs) > 1200
+    for page in ("README.md", "train_simpsons.py"):
+        text = (REPO / page).read_text(encoding="utf-8").replace("\n# ", " ").replace("\n", " ")
+        assert f"among the first {last} of" in text
+        assert "more than 1,200 images" in text
+
+
 REFERENCE = sorted((REPO / "outputs" / "reference" / "ideas").glob("*.json"))
 
 
