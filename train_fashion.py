@@ -536,16 +536,15 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
 # confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
-# for each bin that is not empty: to the right its mean confidence, upward its accuracy. On the
-# diagonal line, the two are equal. Below it, the model is **overconfident**; above it,
-# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little. If
-# the mean confidence of all predictions is above the accuracy, the model is overconfident on the
-# whole.
+# for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
+# the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. If the mean confidence of all
+# predictions is above the accuracy, the model is overconfident on the whole.
 #
-# The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the mean
-# vertical distance from the line, where each bin counts by its number of images. An error of 0.03,
-# for example, is a distance of 3 points. `calibration_curve` does not return those numbers of
-# images, so we count them.
+# For each bin, take the distance between accuracy and mean confidence. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
+# by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
+# `calibration_curve` does not return the numbers of images, so we count them.
 #
 # We compare three models: the plain network, which overfits; the same network, stopped early; and
 # the last one. Read the diagram at a confidence of 0.9: how many of these predictions are correct?
@@ -567,7 +566,7 @@ def calibration(probabilities):
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == y_test
     accuracies, confidences = calibration_curve(correct, confidence, n_bins=10)
-    bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9
+    bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9
     return confidences, accuracies, np.unique(bins, return_counts=True)[1]
 
 

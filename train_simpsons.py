@@ -370,8 +370,27 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 #
 # | | macro F1 | change |
 # |---|---|---|
+# | **The plain model** | 0.736 | |
+# | with augmentation | 0.851 | +0.115 (+0.090 to +0.140) |
+# | with global max pooling | 0.892 | +0.156 (+0.130 to +0.183) |
+# | with dropout | 0.726 | -0.010 (-0.034 to +0.014) |
+# | with weight decay | 0.718 | -0.019 (-0.049 to +0.012) |
+# | **The regularized model** | 0.964 | |
+# | without augmentation | 0.970 | +0.006 (-0.005 to +0.017) |
+# | without global max pooling | 0.942 | -0.021 (-0.024 to -0.019) |
+# | without dropout | 0.963 | -0.000 (-0.011 to +0.010) |
+# | without weight decay | 0.963 | -0.001 (-0.010 to +0.008) |
+# | without augmentation, dropout and weight decay | 0.956 | -0.008 (-0.011 to -0.004) |
+# | without class weights | 0.964 | +0.001 (-0.010 to +0.011) |
+# | without identity filters | 0.963 | -0.000 (-0.010 to +0.009) |
+# | with random weights in the last layer | 0.968 | +0.004 (-0.009 to +0.018) |
 #
-# CONCLUSION
+# What carries the gain? In the plain model, **global max pooling** alone gains most, and
+# augmentation alone nearly as much. Dropout or weight decay alone gain nothing. In the regularized
+# model, only global max pooling is missed on its own: the other remedies stand in for each other.
+# Without augmentation, dropout and weight decay together, the model loses a little. So most of the
+# gain comes from the network, from global max pooling and the deeper blocks. Class weights,
+# identity filters and zeros in the last layer gain nothing here that two seeds could show.
 
 
 # %%
@@ -529,20 +548,19 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
 # confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
-# for each bin that is not empty: to the right its mean confidence, upward its accuracy. On the
-# diagonal line, the two are equal. Below it, the model is **overconfident**; above it,
-# **underconfident**. Hollow points stand for fewer than 30 images, whose accuracy says little. If
-# the mean confidence of all predictions is above the accuracy, the model is overconfident on the
-# whole.
+# for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
+# the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. If the mean confidence of all
+# predictions is above the accuracy, the model is overconfident on the whole.
 #
-# The **expected calibration error** (Naeini and others, 2015; Guo and others, 2017) is the mean
-# vertical distance from the line, where each bin counts by its number of images. An error of 0.03,
-# for example, is a distance of 3 points. `calibration_curve` does not return those numbers of
-# images, so we count them.
+# For each bin, take the distance between accuracy and mean confidence. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
+# by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
+# `calibration_curve` does not return the numbers of images, so we count them.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
-bins = np.digitize(confidence, np.linspace(0, 1, 11)[1:-1], right=True)  # 0 to 9, of each image
+bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, of each image
 _, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
 scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
 title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"

@@ -209,7 +209,7 @@ def draw(path, good, bad, title):
 def page(source, histories, names=FAULTS):
     """The text of the page: of each fault its change, its plot, and how you would notice."""
     lines = [
-        "# What goes wrong, and how it looks",
+        "# Classic mistakes, and how they look",
         "",
         "Five classic mistakes, each made on purpose in a copy of `train_mnist.py`. The curves of",
         "the mistake are red, those of the sound run blue; training dashed, validation solid.",

@@ -183,15 +183,18 @@ def test_the_table_beside_the_tutorials_is_that_of_the_stored_figures(line):
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "data/README.md", "outputs/README.md"]
-PAGES += ["benchmarks/README.md"]
+PAGES += ["benchmarks/README.md", "outputs/reference/faults/README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_plot_and_page_that_is_linked_is_there(page):
     page = REPO / page
     for link in page.read_text(encoding="utf-8").split("](")[1:]:
-        target = link.split(")")[0]
-        assert target.startswith(("http", "#")) or (page.parent / target).exists(), target
+        target, _, heading = link.split(")")[0].partition("#")
+        assert target.startswith("http") or (page.parent / target).exists(), target
+        if heading and target:
+            lines = (page.parent / target).read_text(encoding="utf-8").lower().splitlines()
+            assert f"## {heading.replace('-', ' ')}" in lines
 
 
 def test_the_readme_is_short():
