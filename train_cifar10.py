@@ -41,6 +41,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from sklearn.calibration import calibration_curve
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
@@ -108,7 +109,7 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 #
 # For the CNN, **random erasing** (Zhong and others, 2017) also covers a part of about every second
 # image with a gray rectangle, of 2 to 20% of the image's area (`scale`). So the CNN cannot rely on
-# a single part, such as a cat's ears. The MLP gained nothing from it.
+# a single part, such as a cat's ears. The MLP did not gain from it, so it goes without.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
@@ -193,16 +194,15 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # **Identity filters** (Zagoruyko and Komodakis, 2017; Jordan, 2024): usually, all weights are
 # random at first. In the CNN's blocks, we begin with filters that copy: filter i has a 1 at the
 # center of its weights for feature map i of its input, and 0 elsewhere. So an untrained block
-# passes on what the layers before it found, and training improves on a copy instead of on noise.
-# Where a layer has more filters than inputs, the others stay random.
+# passes on what the layers before it found. Where a layer has more filters than inputs, the others
+# stay random.
 #
 # Both models have these:
 #
 # - **Batch normalization** (Ioffe and Szegedy, 2015; after each learned layer but the last) brings
 #   the outputs of each unit or filter to zero mean and unit variance over the batch. Then it
 #   multiplies them by one learned number and adds another. Outside of training, it uses moving
-#   averages of the training batches' means and variances. With it, training tolerates a higher
-#   learning rate.
+#   averages of the training batches' means and variances.
 # - **ReLU** sets negative outputs to zero; without such a step between them, several dense layers
 #   could do no more than a single one.
 # - The last layer has one output per class, its **logit**: a score of any size. The higher it is,
@@ -256,7 +256,7 @@ else:
     whitening.build((None, 32, 32, 3))
     whitening.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
     hidden = [whitening, keras.layers.ReLU(), *block(64), *block(256), *block(256)]
-    hidden += [keras.layers.GlobalMaxPooling2D()]
+    hidden += [keras.layers.GlobalMaxPooling2D(name="pooling")]
 model = keras.Sequential(
     [
         keras.Input(shape=(32, 32, 3)),
@@ -280,8 +280,8 @@ model.summary()
 #
 # - The **loss** is what training minimizes. **Softmax** turns the ten logits into probabilities
 #   that sum to 1, and **cross-entropy** is the mean of -ln(probability of the true class).
-#   `Categorical` means that the labels are one-hot. With `from_logits=True`, the softmax is part of
-#   the loss, which is more precise.
+#   `Categorical` means that the labels are one-hot. With `from_logits=True`, the loss includes the
+#   softmax, so that no probability is rounded to 0 before its logarithm.
 # - **Label smoothing** (Szegedy and others, 2016): a tenth of each label is spread over all
 #   classes, so the 1 becomes 0.91, and each of the nine 0 becomes 0.01. The loss is then the sum of
 #   these numbers times -ln(probability), over the classes. Without smoothing, the loss rewards ever
@@ -292,10 +292,11 @@ model.summary()
 #   (Goyal and others, 2017), so the untrained model begins with small steps. Then it decays to 0
 #   along a cosine (Loshchilov and Hutter, 2017), so that the weights settle.
 # - **Weight decay** (Hanson and Pratt, 1988): at each step, AdamW (Loshchilov and Hutter, 2019)
-#   also makes each weight smaller by a fraction: the learning rate times `weight_decay`. Batch
-#   normalization rescales the outputs of a layer, so doubling all of its weights would change
-#   nothing. But the same step changes small weights by a larger share. So weight decay keeps the
-#   training moving (van Laarhoven, 2017).
+#   also makes each weight smaller by a fraction: the learning rate times `weight_decay`. Before a
+#   batch normalization, larger weights alone change nothing: doubling all weights of the layer
+#   leaves its normalized outputs the same. But a step then changes the weights by a smaller share,
+#   so the layer learns more slowly. Weight decay keeps the weights small, and the training moving
+#   (van Laarhoven, 2017).
 # - **Averaged weights** (after Polyak and Juditsky, 1992): while the learning rate is high, the
 #   weights jump from step to step. So the optimizer keeps their **exponential moving average**
 #   (EMA), which covers about the last eighth of an epoch (`ema_momentum`) and is steadier. After
@@ -451,12 +452,12 @@ if len(leaked):
 # %% [markdown]
 # ## Evaluate on the test set
 #
-# We load the model of the best epoch and append a softmax, so that it outputs probabilities. Now
-# the test set is used; nothing is chosen by what it shows. The training images are evaluated
-# without augmentation this time, and without the MLP's dropout. The CNN may train with 16-bit
-# numbers, but it is evaluated with 32 bits, so an accuracy can differ a little from that of `fit`.
-# The line `test without near-duplicates` leaves out what was found above. Two measures per class
-# say more than accuracy:
+# We load the model of the best epoch and append a softmax, so that it outputs probabilities. Only
+# now does the model see the test set; nothing is chosen by what it shows. The training images are
+# evaluated without augmentation this time, and without the MLP's dropout. The CNN may train with
+# 16-bit numbers, but it is evaluated with 32 bits, so an accuracy can differ a little from that of
+# `fit`. The line `test without near-duplicates` leaves out what was found above. Two measures per
+# class say more than accuracy:
 #
 # - **Precision**: of the images predicted to be a cat, the share that is a cat.
 # - **Recall**: of the images of a cat, the share that is predicted to be a cat.
@@ -505,15 +506,84 @@ ten = (x_validation[:10], y_validation[:10], probabilities["validation"][:10], c
 for label, row in zip(y_validation[:10], probabilities["validation"][:10], strict=True):
     prediction = f"{class_names[row.argmax()]} ({plots.percent(row.max())})"
     print(f"  true {class_names[label]}, predicted {prediction}")
-title = "The first ten images of the validation set"
+hits = (probabilities["validation"][:10].argmax(axis=1) == y_validation[:10]).sum()
+title = f"Of the first ten validation images, {hits} are classified correctly"
 plots.predictions(run.folder / "predictions.png", *ten, range(10), title)
 
 confidence = probabilities["test"].max(axis=1)
 errors = np.flatnonzero(predicted != y_test)
 most_confident = errors[np.argsort(-confidence[errors])][:20]
 test_set = (x_test, y_test, probabilities["test"], class_names)
-title = f"{len(errors):,} of {len(x_test):,} misclassified; the most confident of them"
+title = f"{len(errors):,} of {len(x_test):,} misclassified; the most confident first"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
+
+# %% [markdown]
+# ## How far to trust a probability
+#
+# A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
+# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
+# for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
+# the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. If the mean confidence of all
+# predictions is above the accuracy, the model is overconfident on the whole.
+#
+# For each bin, take the distance between accuracy and mean confidence. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
+# by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
+# `calibration_curve` does not return the numbers of images, so we count them.
+#
+# Two things act against each other here. With label smoothing, the loss is lowest at a probability
+# of 91% for the true class, which makes a model less confident. Overfitting makes it more
+# confident. Which of the two is stronger in this model?
+
+# %%
+accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
+bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, of each image
+_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
+title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
+print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
+curves = {"the model": (confidences, accuracies, counts)}
+plots.reliability(run.folder / "reliability.png", curves, title)
+
+# %% [markdown]
+# ## Where does the CNN look?
+#
+# The CNN ends with global max pooling and one dense layer. So the logit of a class is a bias, plus
+# the largest value of each feature map times a weight. A **class activation map** (Zhou and others,
+# 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each place,
+# without the pooling. It shows which places support the class.
+#
+# Read it with care. The largest values of two feature maps can lie at different places. The logit
+# adds them, but no single place of the map does. Also, the last feature maps have only 3x3 cells.
+# Each is drawn over 8x8 pixels, but it can depend on 51x51 pixels around them, which is most of the
+# image or all of it. (The last 8 rows and columns of pixels have no cell of their own, because max
+# pooling drops what does not fill its 2x2. For the plot, we repeat the last cells there.)
+#
+# In `activation_maps.png`, the upper rows are the first correct predictions, the lower ones the
+# most confident errors. Below each image is the map of the predicted class: bright places support
+# it, dark ones do not. Each map has its own scale. Is the bright place on the object, or on its
+# background? The MLP has no feature maps, so it has no such plot.
+
+
+# %%
+def activation_maps(images, classes):
+    """How much each place of an image supports a class: shape (count, rows, columns)."""
+    before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
+    weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
+    feature_maps = before_pooling.predict(images, verbose=0)  # (count, rows, columns, filters)
+    maps = feature_maps @ weights  # a weighted sum at each place: (count, rows, columns, classes)
+    return maps[np.arange(len(images)), :, :, classes]  # of each image that of its own class
+
+
+if args.model == "cnn":
+    chosen = np.concatenate([np.flatnonzero(predicted == y_test)[:8], most_confident[:8]])
+    maps = activation_maps(x_test[chosen], predicted[chosen])
+    maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), mode="edge")  # repeats the last row and column
+    test_images = (x_test[chosen], maps, y_test[chosen], probabilities["test"][chosen], class_names)
+    title = "Bright: what supports the predicted class"
+    plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
 
 # %% [markdown]
 # ## Save the model, and load it again

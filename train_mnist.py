@@ -19,8 +19,8 @@ Expect a test accuracy of 99.55% on the whole of MNIST (99.46 to 99.64; seeds 0,
 # often the model sees the training images, how many of them at a time, and how fast it learns. All
 # of it is explained below, where it is used. `devices.start` starts TensorFlow and names the
 # device. Where the hardware is faster with 16-bit numbers, the model computes with them (**mixed
-# precision**). With `set_random_seed`, runs of the same `--seed` start from the same weights.
-# `runs.Run` makes a folder for the files of this run.
+# precision**). A **seed** fixes the random numbers: after `set_random_seed`, runs of the same
+# `--seed` start from the same model. `runs.Run` makes a folder for the files of this run.
 
 # %%
 from common import options
@@ -37,6 +37,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
 
@@ -100,7 +101,6 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # do not flip, and we rotate only a little. A rotated or zoomed image takes each pixel from the
 # `nearest` one of the original, which leaves edges a little ragged; Keras's default blurs the image
 # with each of the three layers. Places beyond the border take the nearest pixel, too (`fill_mode`).
-# Both were chosen by the validation loss of three seeds.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters:
 #
@@ -116,8 +116,8 @@ print(f"{len(x_train):,} images for training, {len(x_validation):,} for validati
 # image still shows its digit.
 
 # %%
-augment = keras.layers.Pipeline(
-    [  # one after the other
+augment = keras.layers.Pipeline(  # layers that follow each other
+    [
         keras.layers.RandomRotation(0.03, fill_mode="nearest", interpolation="nearest"),
         keras.layers.RandomTranslation(0.08, 0.08, fill_mode="nearest", interpolation="nearest"),
         keras.layers.RandomZoom(0.1, fill_mode="nearest", interpolation="nearest"),
@@ -153,7 +153,7 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # A **layer** computes new numbers from those of the layer before. Many layers do so with learned
 # factors, their **weights**. A **convolution** slides small filters, here of 3x3 weights, over the
 # image. Each filter responds to one pattern, wherever it occurs, and its outputs form a **feature
-# map**. Early layers find edges and strokes; later layers combine them into loops and crossings.
+# map**. Early layers find simple patterns, such as edges; later ones combine them to larger ones.
 # Nobody designs the filters: they are learned. A filter is shared by all positions, so a
 # convolution needs few weights. **ReLU** sets negative outputs to zero; without such a step
 # between them, several layers could do no more than a single one.
@@ -192,9 +192,10 @@ model.summary()
 # ## Compile the model
 #
 # - The **loss** is what training minimizes. **Softmax** turns the ten logits into probabilities
-#   that sum to 1: e to the power of each logit, divided by the sum of all ten. **Cross-entropy** is
-#   the mean of -ln(probability of the true digit). `Sparse` means that each label is one number.
-#   With `from_logits=True`, the softmax is part of the loss, which is more precise.
+#   that sum to 1: e to the power of each logit, divided by the sum of all ten. The
+#   **cross-entropy** of an image is -ln(probability of its true digit), and the loss is its mean
+#   over the images. `Sparse` means that each label is one number. With `from_logits=True`, the loss
+#   includes the softmax, so that no probability is rounded to 0 before its logarithm.
 # - The **optimizer** changes the weights to lower the loss. The **gradient** tells how the loss
 #   changes with each weight. **Adam** (Kingma and Ba, 2015) follows it downhill after each batch,
 #   and the **learning rate** sets how far. The rate warms up from 0 over the first 20% of the steps
@@ -273,8 +274,9 @@ print(f"Trained for {fit_seconds:.0f} s; best epoch: {best_epoch}")
 # over an epoch, in which the model still improves. Its images are augmented. And dropout is at
 # work.
 #
-# Watch for **overfitting**: the training loss goes on falling while the validation loss rises.
-# Then the model memorizes its training images.
+# Watch for **overfitting**: the model memorizes its training images. It shows as a growing gap
+# between training and validation. Where it is strong, the validation loss rises while the training
+# loss falls.
 
 # %%
 epochs = np.arange(1, len(history["loss"]) + 1)
@@ -295,7 +297,8 @@ plots.save(figure, run.folder / "curves.png")
 #
 # We load the model of the best epoch and append a softmax, so that it outputs probabilities. Now
 # the test set is used; nothing is chosen by what it shows. The training images are evaluated
-# without augmentation and dropout this time. Two measures per digit say more than accuracy:
+# without augmentation and dropout this time. (`log_loss` is scikit-learn's name for the
+# cross-entropy.) Two measures per digit say more than accuracy:
 #
 # - **Precision**: of the images predicted to be a 7, the share that is a 7.
 # - **Recall**: of the images of a 7, the share that is predicted to be a 7.
@@ -341,10 +344,93 @@ errors = np.flatnonzero(predicted != y_test)
 least_confident = correct[np.argsort(confidence[correct])][:20]
 most_confident = errors[np.argsort(-confidence[errors])][:15]  # minus: the highest first
 test_set = (x_test, y_test, probabilities["test"], class_names)
-title = "The twenty least confident correct predictions"
+title = f"Correct, with a confidence of at most {confidence[least_confident].max(initial=0):.0%}"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
 title = f"{len(errors)} of {len(x_test):,} misclassified; the {len(most_confident)} most confident"
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
+
+# %% [markdown]
+# ## How far to trust a probability
+#
+# A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
+# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
+# for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
+# the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
+# points stand for fewer than 30 images, whose accuracy says little. If the mean confidence of all
+# predictions is above the accuracy, the model is overconfident on the whole.
+#
+# For each bin, take the distance between accuracy and mean confidence. The **expected calibration
+# error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
+# by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
+# `calibration_curve` does not return the numbers of images, so we count them.
+#
+# Nearly all predictions of this model are in the last bin, so the error is nearly that of this bin
+# alone. The other bins have few images.
+
+# %%
+accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
+bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, of each image
+_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
+title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
+print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
+curves = {"the model": (confidences, accuracies, counts)}
+plots.reliability(run.folder / "reliability.png", curves, title)
+
+# %% [markdown]
+# ## Work one image through
+#
+# How do logits become a probability and a loss? We take a test image with a confidence of about
+# 50%: the model is unsure of it. Softmax computes e to the power of each logit (e is about 2.718),
+# and divides by the sum of all ten. If the logit of a 3 is higher by 1 than that of an 8, the 3 is
+# 2.7 times as probable. The prediction is the digit with the highest probability. The cross-entropy
+# of the image depends on its true digit alone. -ln(probability), the natural logarithm, is 0 at
+# 100%, 0.69 at 50% and 2.3 at 10%.
+#
+# `keras.Model(inputs, outputs)` makes a model of the layers between the two, with their trained
+# weights. Here it ends with the logits: `layers[-1]` is the softmax, `layers[-2]` the layer before.
+# The slice in `predict` is a batch of one image.
+
+# %%
+hesitant = np.argmin(np.abs(confidence - 0.5))  # its index
+logit_model = keras.Model(classifier.inputs, classifier.layers[-2].output)
+logits = logit_model.predict(x_test[hesitant : hesitant + 1], verbose=0)[0]
+exponentials = np.exp(logits)
+softmax = exponentials / exponentials.sum()
+print(f"Test image {hesitant}, true {y_test[hesitant]}, predicted {predicted[hesitant]}:")
+print("digit   logit    e^logit  probability")
+for digit, row in enumerate(zip(logits, exponentials, softmax, strict=True)):
+    print("{:5}{:8.2f}{:11.3f}{:13.1%}".format(digit, *row))
+probability = softmax[y_test[hesitant]]
+print(f"Cross-entropy: -ln({probability:.3f}) = {-np.log(probability):.3f}")
+
+# %% [markdown]
+# ## Look inside the model
+#
+# What has the model learned, and what does each layer pass on? In all our plots of digits, high
+# numbers are dark. So in `filters.png`, which draws the **filters** of the first convolution, dark
+# cells are positive weights, and light ones negative; a middle gray is near 0. A filter that is
+# dark on one side and light on the other responds to an edge.
+#
+# `feature_maps.png` draws the first ten **feature maps** of each convolution for one test image,
+# after ReLU: the darker a place is, the more the filter responds there. The maps have 26x26, 11x11
+# and 3x3 places. In the first layer, you still see the digit, its edges or its strokes. An empty
+# map means that its filter responds weakly or not at all to this image.
+
+# %%
+convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D)]
+filters = convolutions[0].get_weights()[0].transpose(3, 0, 1, 2)  # as images: (16, 3, 3, 1)
+pixels = 127.5 + 127.5 * filters / np.abs(filters).max()  # 0 to 255; a weight of 0 is 127.5
+names = [str(number) for number in range(len(filters))]
+plots.grid(run.folder / "filters.png", pixels, names, "Which filters find edges?", columns=8)
+
+map_model = keras.Model(classifier.inputs, [layer.output for layer in convolutions])
+shown = []
+for maps in map_model.predict(x_test[:1], verbose=0):  # of each layer: (1, height, width, filters)
+    shown.append(255 * maps[0].transpose(2, 0, 1)[:10, :, :, np.newaxis] / maps.max())
+title = f"Feature maps of a {y_test[0]}: ten of each convolution"
+plots.rows(run.folder / "feature_maps.png", shown, title, ["first", "second", "third"])
 
 # %% [markdown]
 # ## Save the model, and load it again
@@ -415,3 +501,6 @@ run.finish(
 #    learn?
 # 3. Move `.cache()` below the line with `.map(`, so that every epoch repeats the batches of the
 #    first. What happens to the training loss of the last epoch, and what to its validation loss?
+#
+# "Classic mistakes, and how they look", in `outputs/reference/faults`, shows 2, 3 and more
+# mistakes.

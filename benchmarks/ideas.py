@@ -33,6 +33,12 @@ WITHOUT_LABEL_SMOOTHING = [(", label_smoothing=0.1", "")]
 WITHOUT_AVERAGED_WEIGHTS = [("use_ema=True", "use_ema=False")]
 WITHOUT_ERASING = [("RandomErasing((0.5, 0.5),", "RandomErasing((0.0, 0.0),")]
 WITHOUT_IDENTITY_FILTERS = [("for layer in model.layers:", "for layer in []:")]
+WITHOUT_AUGMENTATION = [("train(model, training_data)", "train(model, plain_data)")]
+WITHOUT_DROPOUT = [("        keras.layers.Dropout(0.3),\n", "")]
+WITHOUT_WEIGHT_DECAY = [("weight_decay=0.1", "weight_decay=0.0")]
+WITH_A_RANDOM_SPLIT = [
+    ("n_splits = folders", "groups = np.arange(len(groups))\nn_splits = folders")
+]
 # Fashion-MNIST's plain network and remedies get one epoch, in every copy: they are not compared.
 SHORT = (("epochs=args.epochs,", "epochs=args.epochs if name == args.model else 1,"),)
 
@@ -45,12 +51,14 @@ class Lesson(NamedTuple):
         options: Of its command line.
         ideas: For each idea, what it changes.
         always: What is changed in every copy.
+        model: Where `results.json` has its figures; none: at the top.
     """
 
     script: str
     options: list
     ideas: dict
     always: tuple = ()
+    model: str = ""
 
 
 LESSONS = {
@@ -107,17 +115,44 @@ LESSONS = {
         "train_simpsons.py",
         ["--skip-baseline"],
         {
-            "without-augmentation": [("train(model, training_data)", "train(model, plain_data)")],
-            "without-global-pooling": [("layers.GlobalMaxPooling2D()", "layers.Flatten()")],
-            "without-dropout": [("        keras.layers.Dropout(0.3),\n", "")],
-            "without-weight-decay": [("weight_decay=0.1", "weight_decay=0.0")],
+            "without-augmentation": WITHOUT_AUGMENTATION,
+            "without-global-pooling": [
+                ("GlobalMaxPooling2D(name=", "Flatten(name="),
+                (
+                    "maps = activation_maps(x_chosen, predicted[chosen])",
+                    "maps = np.zeros((len(chosen), 1, 1))",
+                ),
+            ],
+            "without-dropout": WITHOUT_DROPOUT,
+            "without-weight-decay": WITHOUT_WEIGHT_DECAY,
+            "without-these-three": [
+                *WITHOUT_AUGMENTATION,
+                *WITHOUT_DROPOUT,
+                *WITHOUT_WEIGHT_DECAY,
+            ],
             "without-class-weights": [("class_weight=class_weight", "class_weight=None")],
             "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-zero-logits": [(', kernel_initializer="zeros"', "")],
-            "with-a-random-split": [
-                ("n_splits = folders", "groups = np.arange(len(groups))\nn_splits = folders")
-            ],
+            "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
+    ),
+    "simpsons-plain": Lesson(
+        "train_simpsons.py",
+        [],
+        {
+            "with-augmentation": [("train(plain, plain_data,", "train(plain, training_data,")],
+            "with-global-pooling": [("layers.Flatten(),", "layers.GlobalMaxPooling2D(),")],
+            "with-dropout": [
+                (
+                    'layers.Dense(128, activation="relu"),',
+                    'layers.Dense(128, activation="relu"),\n        keras.layers.Dropout(0.3),',
+                )
+            ],
+            "with-weight-decay": [("optimizers.Adam()", "optimizers.AdamW(weight_decay=0.1)")],
+            "with-a-random-split": WITH_A_RANDOM_SPLIT,
+        },
+        (("epochs=args.epochs,", "epochs=args.epochs if suffix else 1,"),),
+        "baseline",
     ),
 }
 
@@ -138,7 +173,7 @@ def main():
     parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/ideas)")
     options.answer_mistakes(parser.prog)
     args = parser.parse_args()
-    script, command, ideas, always = LESSONS[args.lesson]
+    script, command, ideas, always, model = LESSONS[args.lesson]
     if unknown := sorted(set(args.ideas or []) - set(ideas)):
         parser.error(f"unknown idea {unknown[0]}; known are {', '.join(ideas)}")
     command = [*command, *(["--sample"] if args.sample else [])]
@@ -162,8 +197,8 @@ def main():
         for seed in args.seeds:
             if str(seed) in runs:
                 continue
-            figures = train(script, changed, [*command, *places, "--seed", str(seed)])
-            runs[str(seed)] = figures
+            results = train(script, changed, [*command, *places, "--seed", str(seed)])
+            runs[str(seed)] = figures(results[model] if model else results)
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if idea == "the lesson":
             print("| | training | validation | test | lesson - copy |\n|---|---|---|---|---|")
@@ -183,7 +218,7 @@ def change(text, pairs):
 
 
 def train(script, text, command):
-    """Run a changed lesson in a folder of its own; return its figures."""
+    """Run a changed lesson in a folder of its own; return what its `results.json` holds."""
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         (place / script).write_text(text, encoding="utf-8")
@@ -194,7 +229,11 @@ def train(script, text, command):
         found = list(place.glob("outputs/*/*/results.json"))
         if done.returncode or not found:
             raise options.Mistake(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        results = json.loads(found[0].read_text(encoding="utf-8"))
+        return json.loads(found[0].read_text(encoding="utf-8"))
+
+
+def figures(results):
+    """Those of a model that are compared."""
     parts = ("train", "validation", "test")
     keys = ("parameters", "epochs", "best_epoch", "fit_seconds", *parts)
     return {key: results[key] for key in keys}

@@ -173,6 +173,64 @@ def predictions(path, images, labels, probabilities, class_names, which, title):
     grid(path, images[which], captions, title, colors=colors)
 
 
+def activation_maps(path, images, maps, labels, probabilities, class_names, title, columns=8):
+    """Images, and below each its map, laid over the image in gray: the brighter, the higher.
+
+    Args:
+        maps: Floats, shape (count, rows, columns), stretched over the image. What is negative is
+            drawn as 0, and each map has its own scale.
+        labels: True classes, integers, shape (count,).
+        probabilities: Predicted ones, shape (count, classes).
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    height = rows * (2 * WIDTH / columns + 0.5) + 0.5
+    figure, axes = plt.subplots(2 * rows, columns, figsize=(WIDTH, height), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    captions, colors = _verdicts(labels, probabilities, class_names)
+    size = 8 if _room_for(captions, 8) >= columns else 6  # points
+    for i, (image, map_) in enumerate(zip(images, maps, strict=True)):
+        above, below = axes[2 * (i // columns) :, i % columns][:2]
+        _image(above, image)
+        caption = _plain(captions[i].replace(" (", "\n("))
+        above.set_title(caption, fontsize=size, pad=3, color=colors[i])
+        gray = np.asarray(image, np.float32).mean(axis=-1)
+        below.imshow(gray, cmap="gray", vmin=0, vmax=255)
+        extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
+        style = {"cmap": "inferno", "alpha": 0.6, "interpolation": "bilinear"}
+        below.imshow(map_, extent=extent, vmin=0, vmax=max(map_.max(), 1e-6), **style)
+    _title(figure, title)
+    save(figure, path)
+
+
+def reliability(path, curves, title):
+    """Reliability diagram: how often predictions of about the same confidence are correct.
+
+    Args:
+        curves: For each model's name three arrays of shape (bins,): mean confidence and accuracy
+            of each bin, 0 to 1, and its number of images. Points of fewer than 30 are hollow.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 5))
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=1, label="calibrated: on this line")
+    axis.text(0.03, 0.6, "above: underconfident", color="dimgrey")
+    axis.text(0.6, 0.25, "below: overconfident", color="dimgrey")
+    styles = ("o-", CORRECT), ("s--", "tab:orange"), ("^:", "tab:green")
+    for (name, (confidences, accuracies, counts)), (style, color) in zip(
+        curves.items(), styles, strict=False
+    ):
+        few = counts < 30
+        axis.plot(confidences[~few], accuracies[~few], style, color=color, label=name)
+        axis.plot(confidences[few], accuracies[few], style[0], color=color, markerfacecolor="white")
+    axis.plot([], [], "o", color="grey", markerfacecolor="white", label="fewer than 30 images")
+    axis.set(xlabel="Mean confidence of a bin", ylabel="Accuracy in the bin")
+    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="upper left")
+    _title(figure, title)
+    save(figure, path)
+
+
 def gaps(path, accuracies, names):
     """Training, validation and test accuracy of several models, and the gap that lies between.
 

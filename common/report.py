@@ -18,6 +18,16 @@ _PLOTS = {
     ),
     "mistakes": ("The most confident errors", ""),
     "predictions": ("Predictions", "Correct in blue, misclassified in red."),
+    "reliability": (
+        "How far to trust a probability",
+        "Below the line: overconfident; above: underconfident. Hollow: fewer than 30 images.",
+    ),
+    "activation_maps": (
+        "Activation maps",
+        "Bright: where the image supports the predicted class.",
+    ),
+    "filters": ("The filters of the first layer", "Dark: positive weights; light: negative ones."),
+    "feature_maps": ("Feature maps", "Dark: where a filter responds."),
     "remedies": ("Remedies against overfitting", ""),
     "near_duplicates": ("Near-duplicates", "Test images above, training images below."),
     "classes": ("Images of each class", ""),

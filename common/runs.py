@@ -22,7 +22,7 @@ from common import backups, devices, options, report
 from common.options import BEGUN, FINISHED, Mistake
 
 _PARTS = "train", "validation", "test"
-_SCORES = "loss", "accuracy", "macro_f1"
+_SCORES = "loss", "accuracy", "macro_f1", "calibration_error"
 
 
 class Run:
@@ -171,8 +171,8 @@ class Run:
             labels: A dict of `train`, `validation` and `test`: their true classes, integers,
                 shape (count,) each.
             scores: The same with a dict of `loss` (mean cross-entropy in nats), `accuracy` and,
-                where it was computed, `macro_f1` (0 to 1) each. Of further parts, such as a
-                published test set, too.
+                where they were computed, `macro_f1` and `calibration_error` (0 to 1) each. Of
+                further parts, such as a published test set, too.
             probabilities: Those predicted for the test set, floats, shape (count, classes).
             files: The test images' files, for `mistakes.csv`; None: it has their indices.
             baseline: Of a first model the same model, history, fit_seconds and scores.
@@ -225,13 +225,12 @@ class Run:
         predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
         errors = np.flatnonzero(predicted != y_test)
         errors = errors[np.argsort(-confidence[errors], kind="stable")]
-        path, which = self.folder / "mistakes.csv", "index" if files is None else "file"
-        with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([which, "true", "predicted", "probability"])
-            for i in errors:
-                names = class_names[y_test[i]], class_names[predicted[i]]
-                writer.writerow([i if files is None else files[i], *names, f"{confidence[i]:.4f}"])
+        names = ["index" if files is None else "file", "true", "predicted", "probability"]
+        rows = []
+        for i in errors:
+            pair = class_names[y_test[i]], class_names[predicted[i]]
+            rows.append([i if files is None else files[i], *pair, f"{confidence[i]:.4f}"])
+        write_table(self.folder / "mistakes.csv", names, rows)
 
     def _remove_caches(self, part=""):
         for path in self.folder.glob(f"cache-{part}*"):
@@ -306,6 +305,12 @@ def write_json(path, value):
     partial = path.with_name(f"{path.name}.part")
     partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def write_table(path, names, rows):
+    """Write a CSV file: a row of names, then the rows."""
+    with open(path, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file, lineterminator="\n").writerows([names, *rows])
 
 
 def remove_if_empty(folder):

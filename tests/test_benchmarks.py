@@ -8,6 +8,7 @@ from conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import beside_the_tutorials
+import faults
 import ideas
 import side
 
@@ -120,6 +121,71 @@ def test_a_gain_is_that_of_the_lesson_over_its_copy():
     assert ideas.row("the lesson", runs) == "| the lesson | 92.50 | 92.50 | 92.50 |  |"
     runs = {"the lesson": {"0": run(0.97, "macro_f1")}, "x": {"0": run(0.96, "macro_f1")}}
     assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (one seed) |"
+
+
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_each_fault_changes_lines_that_the_lesson_has(name):
+    text = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
+    for training, pairs in faults.trainings([name]).items():
+        compile(ideas.change(text, pairs), training, "exec")
+    assert faults.FAULTS[name].notice.endswith(".")
+
+
+def test_a_fault_is_trained_and_shown_on_a_page(lesson, tmp_path):
+    names = ["no-rescaling", "shuffled-labels"]
+    command = ["--sample", "--epochs", 1, "--output-dir", tmp_path, "--faults", *names]
+    done = lesson("benchmarks/faults.py", *command)
+    assert (done.returncode, done.stderr) == (0, "")
+    histories = json.loads((tmp_path / "faults.json").read_text(encoding="utf-8"))
+    expected = ["sound-no-rescaling", "no-rescaling", "the-lesson", "shuffled-labels"]
+    assert list(histories) == expected
+    assert histories["shuffled-labels"]["loss"][0] > histories["the-lesson"]["loss"][0]
+    page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    for name in names:
+        assert f"## {faults.FAULTS[name].title}\n" in page
+        assert f"({name}.png)" in page
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert faults.row("fault", histories[name]) in page
+    again = lesson("benchmarks/faults.py", *command)  # nothing is trained again
+    assert again.stdout.splitlines() == done.stdout.splitlines()[-1:]
+
+
+def test_a_loss_that_is_no_number_is_said_so():
+    history = {"loss": [2.0, None], "val_loss": [2.0, None], "val_accuracy": [0.2, 0.1]}
+    assert faults.row("fault", history) == "| fault | not a number | not a number | 10.0% |"
+
+
+FAULTS = REPO / "outputs" / "reference" / "faults"
+
+
+@pytest.mark.skipif(not FAULTS.exists(), reason="not stored")
+def test_the_page_of_faults_is_that_of_the_stored_figures_and_of_todays_lesson():
+    histories = json.loads((FAULTS / "faults.json").read_text(encoding="utf-8"))
+    source = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
+    assert (FAULTS / "README.md").read_text(encoding="utf-8") == faults.page(source, histories)
+
+
+def test_swapped_labels_are_among_the_first_to_doubt(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    small = ["--sample", "--epochs", 10, "--image-size", 48, "--seeds", 0]
+    done = lesson("benchmarks/swapped_labels.py", *small, "--output", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = json.loads(output.read_text(encoding="utf-8"))["runs"].values()
+    assert len(run["places"]) == 10
+    assert run["found"] >= 7  # seen, in three trainings: 10
+    assert f"{run['found']} of 10 are among the first 30 of 169" in done.stdout
+
+
+def test_what_is_said_of_the_swapped_labels_is_that_of_the_stored_figures():
+    path = REPO / "outputs" / "reference" / "swapped-labels.json"
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
+    assert [(run["found"], len(run["places"])) for run in runs] == [(10, 10), (10, 10)]
+    last = max(max(run["places"]) for run in runs)
+    assert min(run["listed"] for run in runs) > 1200
+    for page in ("README.md", "train_simpsons.py"):
+        text = (REPO / page).read_text(encoding="utf-8").replace("\n# ", " ").replace("\n", " ")
+        assert f"among the first {last} of" in text
+        assert "more than 1,200 images" in text
 
 
 REFERENCE = sorted((REPO / "outputs" / "reference" / "ideas").glob("*.json"))

@@ -44,6 +44,30 @@ def test_no_errors_are_no_mistake(tmp_path):
     assert ink(tmp_path / "p.png") > 0
 
 
+@pytest.mark.parametrize("count", [1, 8, 20])
+def test_activation_maps_are_brighter_where_they_are_higher(tmp_path, count):
+    maps = GENERATOR.random((count, 4, 4))
+    drawn = []
+    for name, values in [("maps", maps), ("none", -maps)]:  # what is negative is drawn as 0
+        where = tmp_path / f"{name}.png"
+        images = np.zeros_like(COLOR[:count])
+        plots.activation_maps(
+            where, images, values, LABELS[:count], PROBABILITIES[:count], NAMES, "Title", columns=4
+        )
+        assert ink(where) > 0.05
+        drawn.append(plt.imread(where)[..., :3].sum())
+    assert drawn[0] > drawn[1]
+
+
+def test_a_reliability_diagram_of_one_model_and_of_three(tmp_path):
+    x, y = np.array([0.3, 0.6, 0.99]), np.array([0.0, 0.5, 1.0])
+    counts = np.array([3, 40, 900])
+    for names in (["the model"], ["plain", "early-stopping", "mlp"]):
+        plots.reliability(tmp_path / "p.png", {name: (x, y, counts) for name in names}, "Title")
+        assert ink(tmp_path / "p.png") > 0.005
+    plots.reliability(tmp_path / "p.png", {"the model": (x[:1], y[:1], counts[:1])}, "Title")
+
+
 def test_gaps_of_one_model_and_of_several(tmp_path):
     accuracies = np.array([[99.1, 90, 88.7, 10.4], [92, 91, 91.5, 0.5], [89, 90, 89.4, -0.4]])
     plots.gaps(tmp_path / "one.png", accuracies[:1], ["plain"])

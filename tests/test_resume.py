@@ -134,8 +134,8 @@ def test_a_killed_lesson_ends_with_every_file(start, lesson, tmp_path, line, sec
         assert "nothing to resume" in done.stdout
     else:
         assert f"Run folder: {folder}, resumed" in done.stdout
-    names = "examples augmented curves confusion_matrix predictions mistakes"
-    files = {f"{name}.png" for name in names.split()}
+    names = "examples augmented curves confusion_matrix predictions mistakes reliability"
+    files = {f"{name}.png" for name in [*names.split(), "filters", "feature_maps"]}
     files |= {"history.csv", "mistakes.csv", "report.txt", "report.html"}
     assert {path.name for path in folder.iterdir()} == files | {"model.keras", "results.json"}
     with open(folder / "history.csv", newline="") as file:
@@ -172,8 +172,9 @@ def test_a_killed_lesson_of_two_models_ends_with_every_file(
     trained = (folder / "trained-plain.keras").exists()
     done = lesson("train_simpsons.py", "--resume", "--output-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    names = "classes examples augmented curves confusion_matrix predictions mistakes"
-    files = {f"{name}.png" for name in names.split()} | {"history.csv", "history-plain.csv"}
+    names = "classes examples augmented curves confusion_matrix predictions mistakes reliability"
+    files = {f"{name}.png" for name in [*names.split(), "activation_maps"]}
+    files |= {"history.csv", "history-plain.csv", "doubtful.csv"}
     files |= {"mistakes.csv", "report.txt", "report.html", "model.keras", "results.json"}
     assert {path.name for path in folder.iterdir()} == files
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
