@@ -164,8 +164,8 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 #
 # A **layer** computes new numbers from those of the layer before. Many do so with learned factors,
 # their **weights**, and add one more learned number to each result, the **bias**. This lesson has
-# two models. `--model` chooses one. How much several of the ideas below help, each alone, is in
-# `benchmarks/README.md`, under "What an idea is worth".
+# two models. `--model` chooses one. What several of the ideas below gain, each alone, or do not
+# gain, is in `benchmarks/README.md`, under "What an idea is worth".
 #
 # **The MLP** (multi-layer perceptron). **Flatten** lays an image out as one row of 32 x 32 x 3 =
 # 3,072 numbers: the model is not told which pixels are neighbors. Each **unit** of a **dense**
