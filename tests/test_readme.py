@@ -137,6 +137,12 @@ def test_what_a_random_split_changes_is_that_of_the_stored_figures():
         assert f"{other} instead of {own}" in README.replace("\n", " ")
 
 
+def test_the_calibration_errors_are_those_of_the_stored_run():
+    (result,) = stored("fashion-mlp", "epyc-seed-0")
+    for name in ("plain", "early-stopping", "mlp"):
+        assert f"{result['remedies'][name]['test']['calibration_error']:.3f}" in README
+
+
 def test_the_figures_without_near_duplicates_are_those_of_the_stored_runs():
     for folder in ["cifar10-mlp", "cifar10-cnn"]:
         results = stored(folder)
