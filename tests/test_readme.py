@@ -99,6 +99,7 @@ def idea_rows(file, lesson, ideas):
         changes = [new - old for new, old in zip(values[idea], own, strict=True)]
         mean, low, high = sum(changes) / len(changes), min(changes), max(changes)
         value = sum(values[idea]) / len(own)
+        mean = round(mean, 3) + 0.0  # no -0.000
         lines.append(f"# | {text} | {value:.3f} | {mean:+.3f} ({low:+.3f} to {high:+.3f}) |")
     return lines
 
