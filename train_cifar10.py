@@ -582,7 +582,7 @@ if args.model == "cnn":
     maps = activation_maps(x_test[chosen], predicted[chosen])
     maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), mode="edge")  # repeats the last row and column
     test_images = (x_test[chosen], maps, y_test[chosen], probabilities["test"][chosen], class_names)
-    title = "Bright: what supports the predicted class"
+    title = "Bright: supports the predicted class (blue: correct; red: misclassified)"
     plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
 
 # %% [markdown]

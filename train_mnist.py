@@ -153,7 +153,7 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # A **layer** computes new numbers from those of the layer before. Many layers do so with learned
 # factors, their **weights**. A **convolution** slides small filters, here of 3x3 weights, over the
 # image. Each filter responds to one pattern, wherever it occurs, and its outputs form a **feature
-# map**. Early layers find simple patterns, such as edges; later ones combine them to larger ones.
+# map**. Early layers find simple patterns, such as edges; later ones combine them into larger ones.
 # Nobody designs the filters: they are learned. A filter is shared by all positions, so a
 # convolution needs few weights. **ReLU** sets negative outputs to zero; without such a step
 # between them, several layers could do no more than a single one.

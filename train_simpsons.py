@@ -89,7 +89,8 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 # The simplest split is random: `train_test_split`, or `validation_split=0.2` in Keras. With frames
 # of a film it misleads. Neighboring frames are **near-duplicates**, almost the same image. If one
 # is in the training set and the other in the test set, a model can get it correct from memory. That
-# is **data leakage**. The first printed line tells how much of a random test set it would affect.
+# is **data leakage**. The line that begins with "A random split" tells how many images of a random
+# test set it would affect.
 #
 # So we find the near-duplicates and split by **groups**. Each image has a thumbnail of 16x16 gray
 # pixels. Two images are near-duplicates if their thumbnails have a correlation of at least 0.95.
@@ -273,13 +274,15 @@ class_weight = dict(enumerate(counts.mean() / counts))
 # ## Train the model, and watch it overfit
 #
 # An **epoch** is one pass over the training images. Compare `accuracy` and `val_accuracy` as they
-# are printed: the model **overfits** when it memorizes its training images, and does not get
-# better on others. `train` is for both models. During training, Keras calls the **callbacks**:
+# are printed: the model **overfits** when it memorizes its training images, and does not get better
+# on others. A high training accuracy alone is no overfitting; what counts is the gap. `train` is
+# for both models. During training, Keras calls the **callbacks**:
 #
 # - `EarlyStopping`, for the plain model only, ends the training when the validation loss has not
 #   improved for five epochs.
-# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
-#   jumps more from epoch to epoch, so its best value depends more on chance.)
+# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. The loss
+#   also counts how confident the model is in its errors. (The epoch with the highest accuracy can
+#   be another one.)
 # - `CSVLogger` writes loss and accuracy of each epoch to `history-plain.csv`.
 # - `TerminateOnNaN` ends a training whose loss is not a number any more.
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
@@ -564,6 +567,8 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
 # `calibration_curve` does not return the numbers of images, so we count them.
+#
+# With few test images, many points are hollow, and only the last bin says much.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
@@ -607,7 +612,7 @@ chosen = np.concatenate([correct[:: max(1, len(correct) // 4)][:4], most_confide
 x_chosen = folders.ImageArray(cached["test"])[chosen]
 maps = activation_maps(x_chosen, predicted[chosen])
 test_images = (x_chosen, maps, y_test[chosen], probabilities["test"][chosen], class_names)
-title = "Bright: what supports the predicted class"
+title = "Bright: supports the predicted class (blue: correct; red: misclassified)"
 plots.activation_maps(run.folder / "activation_maps.png", *test_images, title, columns=4)
 
 # %% [markdown]
@@ -615,14 +620,16 @@ plots.activation_maps(run.folder / "activation_maps.png", *test_images, title, c
 #
 # In most sets of images, some labels are incorrect: a file is in another class's folder. The model
 # can help to find them. It has not trained on the images of the validation and test sets. Where it
-# gives the label of such an image a low probability, either the model errs or the label is
-# incorrect. `doubtful.csv` lists these images, the lowest probability first: open the first thirty
-# files. The training images are left out, because the model may have memorized their labels; with
-# another `--seed`, other images are held out.
+# gives the label of such an image a low probability, there are three reasons: the model errs, the
+# label is incorrect, or the image shows two of the classes. Only a look at the image tells.
+# `doubtful.csv` lists all images of the two sets, the lowest probability first: open the first
+# thirty files. The training images are left out, because the model may have memorized their labels;
+# with another `--seed`, other images are held out.
 #
 # Does it work? In each of two runs with five of the characters, we swapped ten of these labels on
 # purpose. Each time, all ten were among the first 14 of more than 1,200 images
-# (`benchmarks/swapped_labels.py`).
+# (`benchmarks/swapped_labels.py`). Swapped labels are an easy case: the image clearly shows another
+# class.
 
 # %%
 doubts = []
@@ -688,7 +695,7 @@ run.finish(
 #
 # 1. Split at random: add the line `groups = np.arange(len(groups))` above the one that begins with
 #    `n_splits`, so that each image is a group of its own. Of which model does the test accuracy
-#    change more? Would you expect it on a new film?
+#    change more? Would you expect it on a new episode?
 # 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
 #    in the line `fit_seconds = train(…)`. What happens to its gap?
 # 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit

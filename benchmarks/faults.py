@@ -12,10 +12,7 @@ import argparse
 import csv
 import difflib
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,11 +55,13 @@ FAULTS = {
     "no-rescaling": Fault(
         "No rescaling, with plain SGD",
         "the loss is not a number",
-        "The untrained loss is 12 instead of 2.3. In the first epoch, the loss grows beyond all "
-        "measure: here it is not a number, and `TerminateOnNaN` ends the training. With another "
-        "seed it was 10 to the power of 14, and then that of guessing for good. Pixels up to 255 "
-        "make large gradients. Adam divides each gradient by its usual size, so with Adam the "
-        "lesson learns all the same.",
+        "Both runs of this section use plain SGD with a learning rate of 0.1: an optimizer that "
+        "follows the gradient, and does not adapt its steps as Adam does. Pixels up to 255 make "
+        "large gradients. Without rescaling, the untrained loss is 12 instead of 2.3. In the "
+        "first epoch, the loss is not a number any more, and `TerminateOnNaN` ends the training, "
+        "so there is no red loss. With another seed, the training loss was 10 to the power of 14, "
+        "and the model guessed. With Adam, the lesson learns also without rescaling (a test "
+        "accuracy of 99.47%, one run).",
         [*SGD, (RESCALING, "")],
         tuple(SGD),
     ),
@@ -70,15 +69,16 @@ FAULTS = {
         "A learning rate 30 times as high",
         "the loss jumps to that of guessing",
         "The loss falls at first, while the learning rate still warms up. Then it jumps to 2.30, "
-        "that of guessing (-ln(1/10)), and stays there, also in training. Try a tenth of the "
-        "rate.",
+        "that of guessing, and stays there, also in training. Lower the rate until the loss keeps "
+        "falling.",
         [(DEFAULT, "batch_size=200, learning_rate=0.12)")],
     ),
     "shuffled-labels": Fault(
         "Labels that do not belong to their images",
         "no loss is better than that of guessing",
         "From the first epoch to the last, both losses are 2.30, that of guessing: there is "
-        "nothing to learn. Look at `examples.png`: the images do not show what their rows say.",
+        "nothing to learn. (The red lines lie on each other; the validation set is split from the "
+        "same images.) Look at `examples.png`: the images do not show what their rows say.",
         [
             (
                 "examples = [x_train[y_train == label]",
@@ -89,10 +89,11 @@ FAULTS = {
     ),
     "cached-augmentation": Fault(
         "The cache after the augmentation",
-        "the training loss falls below the validation loss",
-        "The training loss falls far below that of the sound run. The validation loss ends above "
-        "that of the sound run: every epoch repeats the augmented images of the first, and the "
-        "model memorizes them.",
+        "the validation loss does not follow the training loss",
+        "The training loss ends at a third of that of the sound run, and the validation loss does "
+        "not follow: it ends higher, with 0.020 instead of 0.015. Every epoch repeats the "
+        "augmented images of the first, and the model memorizes them. The accuracy hardly suffers "
+        "here, in eleven epochs.",
         [
             ("    .cache()\n" + SHUFFLE, SHUFFLE),
             (CORES + "    .prefetch(4)", CORES + "    .cache()\n    .prefetch(4)"),
@@ -100,10 +101,11 @@ FAULTS = {
     ),
     "sorted-classes": Fault(
         "Sorted by class, and not shuffled",
-        "the training accuracy falls to 0",
-        "In the second epoch, the training accuracy falls to nearly 0. Each batch has one class, "
-        "and the model learns to predict that of the batches before. On the validation images, "
-        "which have all classes, it is no better than guessing.",
+        "the training accuracy falls below that of guessing",
+        "In the second epoch, the training accuracy falls to nearly 0, below guessing. Each batch "
+        "has one class, and the model learns to predict that of the batches before. Later it "
+        "always predicts one digit. On the validation images, which have all classes, it is no "
+        "better than guessing.",
         [
             (
                 "augment = keras.layers.Pipeline(",
@@ -166,24 +168,14 @@ def trainings(names):
 
 
 def train(text, command):
-    """Run a changed lesson in a folder of its own.
+    """Train a changed copy of the lesson.
 
     Returns:
         What its `history.csv` holds: a dict of lists, a number per epoch; None for what is none.
     """
-    with tempfile.TemporaryDirectory() as place:
-        place = Path(place)
-        (place / SCRIPT).write_text(text, encoding="utf-8")
-        for folder in ("common", "data/sample"):
-            shutil.copytree(HOME / folder, place / folder)
-        command = [sys.executable, SCRIPT, *command, "--output-dir", str(place / "outputs")]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
-        # A loss that is not a number ends the lesson: that is a result, too.
-        found = list(place.glob("outputs/*/*/history.csv"))
-        if not found or (done.returncode and "not a number" not in done.stderr):
-            raise options.Mistake(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        with open(found[0], newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+    # A loss that is not a number ends the lesson: that is a result, too.
+    text = ideas.train(SCRIPT, text, command, "history.csv", accepted="not a number")
+    rows = list(csv.DictReader(text.splitlines()))
     keys = "loss", "val_loss", "accuracy", "val_accuracy"
     values = {key: [float(row[key]) for row in rows] for key in keys}
     return {k: [v if np.isfinite(v) else None for v in own] for k, own in values.items()}
@@ -193,7 +185,7 @@ def draw(path, good, bad, title):
     """The curves of a fault in red, beside those of the sound run in blue."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.6))
     for axis, key, label in zip(axes, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
-        for history, color, name in ((good, "tab:blue", "sound"), (bad, "tab:red", "fault")):
+        for history, color, name in ((good, "tab:blue", "sound"), (bad, "tab:red", "mistake")):
             for part, style in (("", "--"), ("val_", "-")):
                 values = np.array(history[part + key], dtype=float)
                 epochs = np.arange(1, len(values) + 1)
@@ -211,9 +203,14 @@ def page(source, histories, names=FAULTS):
     lines = [
         "# Classic mistakes, and how they look",
         "",
-        "Five classic mistakes, each made on purpose in a copy of `train_mnist.py`. The curves of",
-        "the mistake are red, those of the sound run blue; training dashed, validation solid.",
-        "`python benchmarks/faults.py` makes this page.",
+        "Five classic mistakes, each made on purpose in a copy of `train_mnist.py`, in one run.",
+        "Its curves are red, those of the sound run blue; training dashed, validation solid. The",
+        "axis of the loss is logarithmic. Training has augmentation and dropout, validation has",
+        "not, so it can look better. `python benchmarks/faults.py` makes this page.",
+        "",
+        "Guessing, with a probability of 1/10 for each digit, has a loss of -ln(1/10) = 2.30. Who",
+        "always predicts the most frequent digit has an accuracy of 11.2%. To tell the mistakes",
+        "apart, look at the first epochs.",
     ]
     for name in names:
         fault = FAULTS[name]
@@ -227,7 +224,7 @@ def page(source, histories, names=FAULTS):
         lines += [f"**How you would notice.** {fault.notice}", ""]
         good, bad = histories[sound(name)], histories[name]
         lines += ["| last epoch | training loss | validation loss | validation accuracy |"]
-        lines += ["|---|---|---|---|", row("sound", good), row("fault", bad)]
+        lines += ["|---|---|---|---|", row("sound", good), row("mistake", bad)]
     return "\n".join(lines) + "\n"
 
 

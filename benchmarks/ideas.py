@@ -197,7 +197,7 @@ def main():
         for seed in args.seeds:
             if str(seed) in runs:
                 continue
-            results = train(script, changed, [*command, *places, "--seed", str(seed)])
+            results = json.loads(train(script, changed, [*command, *places, "--seed", str(seed)]))
             runs[str(seed)] = figures(results[model] if model else results)
             output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         if idea == "the lesson":
@@ -217,8 +217,13 @@ def change(text, pairs):
     return text
 
 
-def train(script, text, command):
-    """Run a changed lesson in a folder of its own; return what its `results.json` holds."""
+def train(script, text, command, wanted="results.json", accepted=None):
+    """Run a changed lesson in a folder of its own.
+
+    Returns:
+        The text of the file `wanted` that the run leaves. The run has to end well, or to say
+        `accepted`.
+    """
     with tempfile.TemporaryDirectory() as place:
         place = Path(place)
         (place / script).write_text(text, encoding="utf-8")
@@ -226,10 +231,11 @@ def train(script, text, command):
             shutil.copytree(HOME / folder, place / folder)
         command = [sys.executable, script, *command, "--output-dir", str(place / "outputs")]
         done = subprocess.run(command, cwd=place, capture_output=True, text=True)
-        found = list(place.glob("outputs/*/*/results.json"))
-        if done.returncode or not found:
+        found = list(place.glob(f"outputs/*/*/{wanted}"))
+        well = not done.returncode or (accepted and accepted in done.stderr)
+        if not (well and found):
             raise options.Mistake(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        return json.loads(found[0].read_text(encoding="utf-8"))
+        return found[0].read_text(encoding="utf-8")
 
 
 def figures(results):

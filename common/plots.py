@@ -184,22 +184,24 @@ def activation_maps(path, images, maps, labels, probabilities, class_names, titl
     """
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    height = rows * (2 * WIDTH / columns + 0.5) + 0.5
-    figure, axes = plt.subplots(2 * rows, columns, figsize=(WIDTH, height), squeeze=False)
+    height = rows * (2 * WIDTH / columns + 0.6) + 0.5
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     captions, colors = _verdicts(labels, probabilities, class_names)
     size = 8 if _room_for(captions, 8) >= columns else 6  # points
     for i, (image, map_) in enumerate(zip(images, maps, strict=True)):
-        above, below = axes[2 * (i // columns) :, i % columns][:2]
-        _image(above, image)
+        axis = axes.flat[i]
+        _image(axis, image)
         caption = _plain(captions[i].replace(" (", "\n("))
-        above.set_title(caption, fontsize=size, pad=3, color=colors[i])
+        axis.set_title(caption, fontsize=size, pad=3, color=colors[i])
         gray = np.asarray(image, np.float32).mean(axis=-1)
-        below.imshow(gray, cmap="gray", vmin=0, vmax=255)
-        extent = (-0.5, gray.shape[1] - 0.5, gray.shape[0] - 0.5, -0.5)
-        style = {"cmap": "inferno", "alpha": 0.6, "interpolation": "bilinear"}
-        below.imshow(map_, extent=extent, vmin=0, vmax=max(map_.max(), 1e-6), **style)
+        tall, wide = gray.shape
+        below = (-0.5, wide - 0.5, 2.05 * tall, 1.05 * tall)  # under the image, in the same axes
+        axis.imshow(gray, cmap="gray", vmin=0, vmax=255, extent=below)
+        style = {"cmap": "inferno", "alpha": 0.6, "interpolation": "bilinear", "extent": below}
+        axis.imshow(map_, vmin=0, vmax=max(map_.max(), 1e-6), **style)
+        axis.set_ylim(2.05 * tall, -0.5)
     _title(figure, title)
     save(figure, path)
 

@@ -145,7 +145,7 @@ def test_a_fault_is_trained_and_shown_on_a_page(lesson, tmp_path):
         assert f"## {faults.FAULTS[name].title}\n" in page
         assert f"({name}.png)" in page
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-        assert faults.row("fault", histories[name]) in page
+        assert faults.row("mistake", histories[name]) in page
     again = lesson("benchmarks/faults.py", *command)  # nothing is trained again
     assert again.stdout.splitlines() == done.stdout.splitlines()[-1:]
 

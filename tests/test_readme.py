@@ -138,6 +138,12 @@ def test_what_a_random_split_changes_is_that_of_the_stored_figures():
         assert f"{other} instead of {own}" in README.replace("\n", " ")
 
 
+def test_the_stored_runs_name_no_folder_of_a_machine():
+    for path in REFERENCE.glob("*/*/results.json"):
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        assert (options["data_dir"], options["output_dir"]) == ("data", "outputs"), path
+
+
 def test_the_calibration_errors_are_those_of_the_stored_run():
     (result,) = stored("fashion-mlp", "epyc-seed-0")
     for name in ("plain", "early-stopping", "mlp"):
