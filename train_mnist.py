@@ -8,6 +8,8 @@ have read them yourself?
     python train_mnist.py            # MNIST; downloads it (12 MB) if it is not there
     python train_mnist.py --sample   # 5,000 of its 70,000 images; needs no network
 
+With its results: outputs/reference/mnist-cnn
+
 Expect a test accuracy of 99.55% on the whole of MNIST (99.46 to 99.64; seeds 0, 1, 2) after 53 to
 54 seconds of training on two CPU cores (Intel Xeon with AMX, in bfloat16).
 """
@@ -167,7 +169,8 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 #
 # The summary below counts each layer's **parameters**: its weights, and one constant per filter or
 # unit, the bias. The first convolution has 16 x (3 x 3 + 1) = 160. Each filter of the second looks
-# at all 16 feature maps of the first: 64 x (3 x 3 x 16 + 1) = 9,280.
+# at all 16 feature maps of the first: 64 x (3 x 3 x 16 + 1) = 9,280. `None` stands for any number
+# of images.
 
 # %%
 model = keras.Sequential(
@@ -236,6 +239,9 @@ print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}"
 # - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
 # - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
 #   `python train_mnist.py --resume` continues with the epoch in which it was cut off.
+#
+# For each epoch, Keras prints the number of batches, loss and accuracy on the training images, and
+# those on the validation images (`val_loss`, `val_accuracy`).
 
 # %%
 callbacks = [
@@ -365,8 +371,8 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
 # `calibration_curve` does not return the numbers of images, so we count them.
 #
-# Nearly all predictions of this model are in the last bin, so the error is nearly that of this bin
-# alone. The other bins have few images.
+# Nearly all predictions of this model are in the last bin. The other points stand for few images
+# each, so do not read much into any one of them.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
@@ -415,8 +421,9 @@ print(f"Cross-entropy: -ln({probability:.3f}) = {-np.log(probability):.3f}")
 #
 # `feature_maps.png` draws the first ten **feature maps** of each convolution for one test image,
 # after ReLU: the darker a place is, the more the filter responds there. The maps have 26x26, 11x11
-# and 3x3 places. In the first layer, you still see the digit, its edges or its strokes. An empty
-# map means that its filter responds weakly or not at all to this image.
+# and 3x3 places. In the first layer, you still see the digit, its edges or its strokes. Where the
+# background is gray, the filter also responds to empty paper. An empty map means that its filter
+# responds weakly or not at all to this image.
 
 # %%
 convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -444,13 +451,15 @@ plots.rows(run.folder / "feature_maps.png", shown, title, ["first", "second", "t
 classifier.save(run.folder / "model.keras")
 loaded = keras.saving.load_model(run.folder / "model.keras")
 first = loaded.predict(x_test[:1], verbose=0)[0]  # x_test[:1] has the shape (1, 28, 28, 1)
-print(f"The first test image: predicted {class_names[first.argmax()]} ({first.max():.1%})")
+print(f"The first test image: true {y_test[0]}, predicted {first.argmax()} ({first.max():.1%})")
 
 # %% [markdown]
 # ## The answer to the question
 #
-# `run.finish` writes all numbers to `results.json`, the errors to `mistakes.csv`, and everything
-# together to a page, `report.html`.
+# Count the digits in `mistakes.png` that you would have read: your answer to the second half of the
+# question. `run.finish` writes all numbers to `results.json`, the errors to `mistakes.csv`, and
+# everything together to a page, `report.html`. On that page you can also draw a digit, and the
+# model predicts it while you draw.
 
 # %%
 print(f"\nThe model misclassifies {len(errors)} of {len(x_test):,} test images. {most_common}.")
@@ -502,5 +511,5 @@ run.finish(
 # 3. Move `.cache()` below the line with `.map(`, so that every epoch repeats the batches of the
 #    first. What happens to the training loss of the last epoch, and what to its validation loss?
 #
-# "Classic mistakes, and how they look", in `outputs/reference/faults`, shows 2, 3 and more
-# mistakes.
+# "Classic mistakes, and how they look", in `outputs/reference/faults`, shows what comes of
+# exercises 2 and 3, and of other mistakes.

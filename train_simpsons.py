@@ -10,6 +10,8 @@ regularize it?
     python train_simpsons.py --sample           # 600 drawings made here; needs no network
     python train_simpsons.py --images photos    # images of your own, a folder for each class
 
+With its results on the drawings: outputs/reference/simpsons-cnn
+
 Expect a test macro F1 of 0.703 (0.693 to 0.717) of the plain model, and of 0.973 (0.971 to 0.976)
 of the regularized one, after seven minutes of training on two CPU cores (Intel Xeon with AMX, in
 bfloat16): five of the characters, 4,300 images, seeds 0, 1, 2. Drawings take 80 seconds.
@@ -34,7 +36,6 @@ from common import devices  # the options are checked by now, before the slow im
 
 device = devices.start(args, convolutional=True)
 
-import os
 import time
 
 import keras
@@ -66,7 +67,7 @@ images, published, source = folders.load(
     args,
     kaggle=("alexattia/the-simpsons-characters-dataset", "1.2 GB"),  # what --download fetches
     test_folder="kaggle_simpson_testset",  # its published test images
-    min_images=290,  # leaves out rarer characters; of images of your own, a class needs three
+    min_images=290,  # of Kaggle's characters; a class of drawings or of your own needs three
 )
 plots.set_note(source.note)
 class_names = images.class_names
@@ -94,20 +95,22 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 #
 # So we find the near-duplicates and split by **groups**. Each image has a thumbnail of 16x16 gray
 # pixels. Two images are near-duplicates if their thumbnails have a correlation of at least 0.95.
-# `DBSCAN` puts near-duplicates into one group, also those that are linked by others between them.
-# (`eps` is the largest distance of two linked images. Thumbnails have zero mean, so their cosine
-# distance is 1 - correlation. With `min_samples=1`, an image without near-duplicates is a group of
-# its own.) `StratifiedGroupKFold` makes up to seven parts, called **folds**, with about the same
-# share of each class, and never divides a group. One fold is for validation, one for the test, and
-# the others are for training. Kaggle also publishes test images. They are evaluated, too, but
-# nobody kept their near-duplicates out of the training images, and they may be harder or easier
-# than ours.
+# `DBSCAN` puts near-duplicates into one group. If A is a near-duplicate of B, and B of C, all three
+# are in one group. (`eps` is the largest distance of two linked images. Thumbnails have zero mean,
+# so their cosine distance is 1 - correlation. With `min_samples=1`, an image without
+# near-duplicates is a group of its own.) `StratifiedGroupKFold` makes up to seven parts, called
+# **folds**, with about the same share of each class, and never divides a group. One fold is for
+# validation, one for the test, and the others are for training. Kaggle also publishes test images.
+# They are evaluated, too, but nobody kept their near-duplicates out of the training images, and
+# they may be harder or easier than ours. (For the drawings, we made such a set: 20 of each person,
+# all with the correct label. A model that fails on the rare classes has a lower accuracy there than
+# on our test set.) In `groups.png`, each row is a group: how much do its images differ?
 #
-# How much does a random split flatter the models? With one, the macro F1 of the validation set is
-# 0.747 instead of 0.736 for the plain model, and 0.968 instead of 0.964 for the regularized one
-# (five of the characters, means of two seeds). The seeds differ by more than that. So leakage is
-# hard to see in the result: look for it in the data. Splitting by groups costs nothing, and with
-# more near-duplicates the effect can be large.
+# How much does a random split flatter the models? After a random split, the macro F1 of the
+# validation set is 0.747 instead of 0.736 for the plain model, and 0.968 instead of 0.964 for the
+# regularized one (five of the characters, means of two seeds). The seeds differ by more than that.
+# So leakage is hard to see in the result: look for it in the data. Splitting by groups costs
+# nothing.
 #
 # The **validation set** shows how a model does on images that it is not trained on. We make all
 # choices by it, and none by the test set: a model that was chosen on the test set looks better
@@ -119,13 +122,25 @@ random_training, random_test = train_test_split(groups, test_size=1 / 7, random_
 leaked = np.isin(random_test, random_training).mean()
 print(f"A random split: {leaked:.1%} of its test images share a group with training images")
 
+
+def load_image(path):
+    """An image file as the models get it: a square with the proportions kept, the rest black."""
+    image = np.array(keras.utils.load_img(path))  # shape: (height, width, 3)
+    return tf.image.resize_with_pad(image, args.image_size, args.image_size)
+
+
+frames = []
+for group in np.bincount(groups).argsort()[-5:]:  # the five largest groups
+    frames.append([load_image(path) for path in images.paths[groups == group][:7]])
+plots.rows(run.folder / "groups.png", frames, "The largest groups of near-duplicates", ["group"])
+
 n_splits = folders.fold_count(images, groups, most=7)  # fewer where a class has few groups
 folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=args.seed)
 splits = folds.split(images.paths, images.labels, groups)  # pairs: the other folds, and the fold
 *training, validation, test = [fold for _, fold in splits]  # arrays of indices; test is the last
 indices = {"train": np.concatenate(training), "validation": validation, "test": test}
-parts = {part: images.take(chosen) for part, chosen in indices.items()}
-parts.update(published)  # Kaggle's test images, if they are there
+# With Kaggle's test images, if they are there.
+parts = {part: images.take(chosen) for part, chosen in indices.items()} | published
 
 # %% [markdown]
 # ## Prepare the input pipeline
@@ -173,17 +188,17 @@ for part, part_images in parts.items():
 # **Data augmentation** changes each training image a little, and differently each time. A character
 # may face either side, be near or far, and lean. So we flip, zoom and rotate. The model rarely sees
 # exactly the same image twice, which makes it hard to memorize them. Choose changes that keep the
-# label true: do not flip letters, for example. A rotated or zoomed image takes each pixel from the
-# `nearest` one of the original (`interpolation`), and beyond the border from the nearest on it
-# (`fill_mode`).
+# label true: do not flip letters, for example. Each pixel of a changed image is copied from the
+# nearest pixel of the original (`interpolation`). A place outside of the original gets the nearest
+# pixel of its border (`fill_mode`), so a black border continues.
 #
 # The pipeline of the training images goes on:
 #
 # 3. **shuffle** draws the next image at random from a buffer, which holds as many as fit in 500
 #    MB.
 # 4. **batch** groups the images: at each training step, the model learns from one batch.
-# 5. **map** augments several batches at once, each on a CPU core of its own. Before the cache,
-#    every epoch would get the same augmented images.
+# 5. **map** augments several batches at once, each on a CPU core of its own. If this step came
+#    before the cache, every epoch would get the same augmented images.
 # 6. **prefetch** prepares the next batches while the model trains on this one.
 #
 # The first model gets the original images, the second one augmented ones. The other parts are
@@ -213,12 +228,10 @@ evaluation_data = {part: cached[part].batch(args.batch_size).prefetch(4) for par
 
 x_train = folders.ImageArray(cached["train"])  # indexed like an array; reads from the cache
 examples = [x_train[np.flatnonzero(labels["train"] == i)[:7]] for i in range(len(class_names))]
-title = "Training images of each class: does each show what its row says?"
-plots.rows(run.folder / "examples.png", examples, title, class_names)
+plots.rows(run.folder / "examples.png", examples, "Does each image fit its row?", class_names)
 originals = np.stack([row[0] for row in examples[:8]])
 augmented = [keras.ops.convert_to_numpy(augment(originals, training=True)) for _ in range(4)]
-title = "Flipped, rotated and zoomed: does each image still show its class?"
-plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
+plots.rows(run.folder / "augmented.png", [originals, *augmented], "Does each still show its class?")
 
 # %% [markdown]
 # ## Build the model
@@ -327,8 +340,7 @@ def train(model, data, suffix="", more_callbacks=()):
 
 plain_seconds = None  # not trained, or before a --resume
 if not args.skip_baseline and not run.is_trained("-plain"):
-    early_stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5)
-    plain_seconds = train(plain, plain_data, "-plain", [early_stopping])
+    plain_seconds = train(plain, plain_data, "-plain", [keras.callbacks.EarlyStopping(patience=5)])
     (run.folder / "best-plain.keras").replace(run.folder / "trained-plain.keras")
 histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of all its epochs
 
@@ -348,7 +360,7 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # - **Weight decay** pulls each weight a little toward zero at each step. AdamW (Loshchilov and
 #   Hutter, 2019) is Adam with it.
 #
-# Other changes are not regularization. They make the model deeper, and its training faster:
+# Other changes are not regularization; they are how deeper models are built:
 #
 # - The first convolution moves by two pixels (`strides=2`), which makes all later layers cheaper.
 #   Three **blocks** follow, each of two convolutions with a pooling between them.
@@ -369,10 +381,11 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 #
 # All of this changes at once, so the two results do not tell which change helps. To find out, we
 # trained each model again with one thing changed: the plain model with one more remedy, and the
-# regularized model, for 20 epochs, with one thing left out. The table has the means of two seeds,
-# and the change of the macro F1 of the validation set, with those of the two seeds in brackets
-# (five of the characters; `python benchmarks/ideas.py simpsons` and `simpsons-plain`). Where the
-# brackets include 0, two seeds cannot show whether the change helps.
+# regularized model, for 20 epochs, with one thing left out. The table shows the macro F1 of the
+# validation set, as the mean of two seeds (five of the characters; `python benchmarks/ideas.py
+# simpsons` and `simpsons-plain`). The last column is the change; the brackets hold the change with
+# each seed. Where they include 0, two seeds cannot show whether the change helps. (The changes were
+# computed before rounding.)
 #
 # | | macro F1 | change |
 # |---|---|---|
@@ -391,14 +404,15 @@ histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of
 # | without identity filters | 0.963 | +0.000 (-0.010 to +0.009) |
 # | with random weights in the last layer | 0.968 | +0.004 (-0.009 to +0.018) |
 #
-# What carries the gain? In the plain model, **global max pooling** alone gains most, and
-# augmentation alone nearly as much. Dropout or weight decay alone gain nothing. In the regularized
-# model, only global max pooling is missed on its own. The same change is worth much in a weak model
-# and little in a strong one, in which other changes have removed most of the errors already.
-# Augmentation, dropout and weight decay together add only 0.008. So most of the gain comes from
-# global max pooling and from the other changes of the network, which we did not test one by one:
-# the blocks, batch normalization and the learning rate. Class weights, identity filters and zeros
-# in the last layer gain nothing here that two seeds could show.
+# What carries the gain? In the plain model, **global max pooling** alone gains most, augmentation
+# alone three quarters of that. Dropout or weight decay alone show no gain. In the regularized
+# model, of single changes only the removal of global max pooling lowers the macro F1 with both
+# seeds. The same change is worth much in a weak model and little in a strong one, in which other
+# changes have removed most of the errors already. Augmentation, dropout and weight decay together
+# add only 0.008. So most of the gain comes from global max pooling and from the other changes of
+# the network, which we did not test one by one: the blocks, batch normalization and the learning
+# rate. Class weights, identity filters and zeros in the last layer gain nothing here that two seeds
+# could show.
 
 
 # %%
@@ -457,7 +471,10 @@ histories["regularized"] = run.history()  # those before a --resume included
 # One row per model; dashed lines are training, solid ones validation. Overfitting shows as a gap
 # between the accuracies, and as a validation loss that rises while the training loss falls: the
 # model becomes more confident in its errors. `fit` measures the training accuracy during an epoch,
-# with augmentation and dropout; validation has neither. So validation can look better.
+# with augmentation and dropout; validation has neither. So validation can look better. While the
+# learning rate is high, the validation figures of the regularized model jump from epoch to epoch.
+# They settle as it decays. An incorrect label in the validation set gives a confident model a high
+# loss, so with such labels, the lowest validation loss can come early.
 
 # %%
 figure, axes = plt.subplots(len(histories), 2, figsize=(8, 5.6), sharey="col", squeeze=False)
@@ -465,8 +482,7 @@ for (name, history), (loss_axis, accuracy_axis) in zip(histories.items(), axes, 
     epochs = np.arange(1, len(history["loss"]) + 1)
     loss_axis.plot(epochs, history["loss"], "--", label="training")
     loss_axis.plot(epochs, history["val_loss"], "-", color="C0", label="validation")  # C0: blue
-    best_epoch = np.argmin(history["val_loss"])
-    title = f"The {name} model: best epoch {best_epoch + 1}"
+    title = f"The {name} model: best epoch {np.argmin(history['val_loss']) + 1}"
     loss_axis.set(xlabel="Epoch", ylabel="Loss (cross-entropy)", title=title)
     loss_axis.legend()
     accuracy_axis.plot(epochs, history["accuracy"], "--")
@@ -479,7 +495,7 @@ plots.save(figure, run.folder / "curves.png")
 # ## Evaluate on the test set
 #
 # We load the model of each best epoch and append a **softmax**, which turns logits into
-# probabilities. (The plain model's best epoch is an early one, in which it has not memorized
+# probabilities. (The plain model's best epoch can be an early one, in which it has not memorized
 # everything yet.) Now the test set is used; nothing is chosen by what it shows. Two measures per
 # class say more than accuracy:
 #
@@ -487,11 +503,10 @@ plots.save(figure, run.folder / "curves.png")
 # - **Recall**: of the images of Lisa, the share that is predicted to be her.
 #
 # **F1** combines the two (their harmonic mean). The **macro F1** is its mean over the classes, so a
-# rare class counts as much as a frequent one. **Support** is the number of images. The **gap**
-# between training and test accuracy measures overfitting, here of the saved models of the best
-# epochs; the curves show another, that between training and validation in the last epoch. The
-# **confusion matrix** counts each pair of true and predicted class: the diagonal holds the correct
-# predictions.
+# rare class counts as much as a frequent one. **Support** is the number of images. The **gap** is
+# the training accuracy minus the test accuracy of a saved model. `curves.png` shows another gap:
+# training minus validation in the last epoch. The **confusion matrix** counts each pair of true and
+# predicted class: the diagonal holds the correct predictions.
 
 
 # %%
@@ -513,8 +528,7 @@ def evaluate(name, path):
         loss = metrics.log_loss(y, probabilities[part], labels=range(len(class_names)))
         print(f"{part}: accuracy {accuracy:.2%}, macro F1 {macro_f1:.3f}, loss {loss:.3f}")
         scores[part] = {"accuracy": accuracy, "macro_f1": macro_f1, "loss": loss}
-    gap = 100 * (scores["train"]["accuracy"] - scores["test"]["accuracy"])
-    print(f"gap: {gap:.1f} points")
+    print(f"gap: {100 * (scores['train']['accuracy'] - scores['test']['accuracy']):.1f} points")
     return classifier, scores, probabilities
 
 
@@ -538,7 +552,7 @@ plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names,
 #
 # The highest probability of an image is the model's **confidence** in its prediction. Two groups
 # of images teach the most: the least confident correct predictions, and the most confident errors.
-# What do the errors have in common? Which labels would you doubt?
+# What do the errors have in common? Is each label in `mistakes.png` correct?
 
 # %%
 confidence = probabilities["test"].max(axis=1)
@@ -568,7 +582,8 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
 # `calibration_curve` does not return the numbers of images, so we count them.
 #
-# With few test images, many points are hollow, and only the last bin says much.
+# With few test images, many points are hollow, and only the last bin says much. Incorrect labels
+# lower its accuracy: there, a correct prediction counts as an error.
 
 # %%
 accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
@@ -583,19 +598,20 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # %% [markdown]
 # ## Where does the model look?
 #
-# The model ends with global max pooling and one dense layer. So the logit of a class is a bias,
-# plus the largest value of each feature map times a weight. A **class activation map** (Zhou and
-# others, 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each
-# place, without the pooling. It shows which places support the class.
+# The model ends with global max pooling and one dense layer. The largest value of each feature map
+# is multiplied by a weight; the logit of a class is the sum of these products, plus a bias. A
+# **class activation map** (Zhou and others, 2016; Oquab and others, 2015, for max pooling) adds up
+# the weighted feature maps at each place, without the pooling. It shows which places support the
+# class.
 #
 # Read it with care. The largest values of two feature maps can lie at different places. The logit
 # adds up both, but the map has them at two places. Also, a cell of the map (there are 8x8 for
 # images of 128x128 pixels) can depend on 101x101 pixels around it.
 #
-# In `activation_maps.png`, the upper rows are correct predictions, the lower ones the most
-# confident errors. Below each image is the map of the predicted class: bright places support it,
-# dark ones do not. Each map has its own scale. Is the bright place on the character, or on the
-# background? A model that relies on the background may fail in another scene.
+# In `activation_maps.png`, each image has the map of its predicted class below it: bright places
+# support the class, dark ones do not. First come correct predictions, then the most confident
+# errors. Each map has its own scale. Is the bright place on the character, or on the background? A
+# model that relies on the background may fail in another scene.
 
 
 # %%
@@ -618,11 +634,12 @@ plots.activation_maps(run.folder / "activation_maps.png", *test_images, title, c
 # %% [markdown]
 # ## Which labels would you doubt?
 #
-# In most sets of images, some labels are incorrect: a file is in another class's folder. The model
-# can help to find them. It has not trained on the images of the validation and test sets. Where it
-# gives the label of such an image a low probability, there are three reasons: the model errs, the
-# label is incorrect, or the image shows two of the classes. Only a look at the image tells.
-# `doubtful.csv` lists all images of the two sets, the lowest probability first: open the first
+# In most sets of images, some labels are incorrect: a file is in another class's folder. (In the
+# drawings, we put about one in 50 there on purpose.) The model can help to find them. It has not
+# trained on the images of the validation and test sets. Where it gives the label of such an image a
+# low probability, there are three reasons: the model errs, the label is incorrect, or the image
+# shows two of the classes. Only a look at the image tells. `doubtful.csv` lists all images of the
+# two sets, the lowest probability first, and `doubtful.png` draws the first ten: open the first
 # thirty files. The training images are left out, because the model may have memorized their labels;
 # with another `--seed`, other images are held out.
 #
@@ -641,6 +658,10 @@ runs.write_table(run.folder / "doubtful.csv", ["probability", "file", "label", "
 print("The labels to check first (doubtful.csv):")
 for probability, path, label, prediction in doubts[:5]:
     print(f"  {path}: {label} has a probability of {probability:.1%}, {prediction} is predicted")
+ten = [doubt for doubt in doubts[:10] if doubt[1].is_file()]
+frames = [load_image(path) for _, path, *_ in ten]
+names = [f"{label}?\n{path.name}" for _, path, label, _ in ten]
+plots.grid(run.folder / "doubtful.png", frames, names, "Does each show what its label says?", 5)
 
 # %% [markdown]
 # ## Save the model, and load it again
@@ -655,24 +676,25 @@ for probability, path, label, prediction in doubts[:5]:
 classifier.save(run.folder / "model.keras")
 loaded = keras.saving.load_model(run.folder / "model.keras")
 path = parts["test"].paths[0]
-if os.path.isfile(path):
-    image = tf.io.decode_image(path.read_bytes(), channels=3, expand_animations=False)
-    image = tf.image.resize_with_pad(image, args.image_size, args.image_size)
-    first = loaded.predict(image[tf.newaxis], verbose=0)[0]  # the batch: (1, height, width, 3)
+if path.is_file():
+    first = loaded.predict(load_image(path)[tf.newaxis], verbose=0)[0]  # a batch of one image
     print(f"{path}: predicted {class_names[first.argmax()]} ({first.max():.1%})")
 
 # %% [markdown]
 # ## The answer to the question
+#
+# On five of the Simpsons' characters, the plain model reaches a test macro F1 of 0.703, the
+# regularized one 0.973 (seeds 0, 1, 2). Most of the gain comes from global max pooling and the
+# deeper network; augmentation, dropout and weight decay add little to that. On the drawings, count
+# the incorrect labels in `mistakes.png`: the published test images have none.
 #
 # `run.finish` writes all numbers to `results.json`, the errors to `mistakes.csv`, and everything
 # together to a page, `report.html`.
 
 # %%
 if baseline:
-    print(f"\nThe plain model: macro F1 {plain_scores['test']['macro_f1']:.3f} on unseen images,")
-    print(f"{plain_scores['train']['macro_f1']:.3f} on its training images.")
-print(f"The regularized model: macro F1 {scores['test']['macro_f1']:.3f} on unseen images,")
-print(f"{scores['train']['macro_f1']:.3f} on its training images. {most_common}.\n")
+    print(f"\nThe plain model: macro F1 {plain_scores['test']['macro_f1']:.3f} on unseen images.")
+print(f"The regularized model: macro F1 {scores['test']['macro_f1']:.3f}. {most_common}.\n")
 run.finish(
     source=source,
     class_names=class_names,
@@ -694,8 +716,9 @@ run.finish(
 # compare with an unchanged run of that size.
 #
 # 1. Split at random: add the line `groups = np.arange(len(groups))` above the one that begins with
-#    `n_splits`, so that each image is a group of its own. Of which model does the test accuracy
-#    change more? Would you expect it on a new episode?
+#    `n_splits`, so that each image is a group of its own. The line "A random split" in the output
+#    tells how many test images then share a group with training images. Does the test accuracy
+#    change by more than with another `--seed`?
 # 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
 #    in the line `fit_seconds = train(…)`. What happens to its gap?
 # 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit

@@ -101,7 +101,7 @@ def counts(path, counts, class_names, title):
 def rows(path, groups, title, names=("original", "augmented")):
     """One row of images for each group, named at the left; the last name serves the rest."""
     names = [names[min(i, len(names) - 1)] for i in range(len(groups))]
-    columns = max(len(images) for images in groups)
+    columns = max(5, *(len(images) for images in groups))
     height = len(groups) * WIDTH / (columns + 1.2) + 0.7
     figure, axes = plt.subplots(len(groups), columns, figsize=(WIDTH, height), squeeze=False)
     for row, images, name in zip(axes, groups, names, strict=True):
@@ -143,11 +143,14 @@ def confusion_matrix(path, matrix, class_names, title):
 def most_common_confusions(matrix, class_names, count=1):
     """The `count` largest off-diagonal counts of a confusion matrix, in words; ties are named, too.
 
-    Of more than three, and more than were asked for, the others are counted.
+    Where none is above 1, none is called the most common. Of more than three, and more than were
+    asked for, the others are counted.
     """
     errors = matrix - np.diag(np.diag(matrix))
     if not errors.any():
         return "No test image is misclassified"
+    if errors.sum() > errors.max() == 1:
+        return f"{errors.sum()} misclassified; no confusion occurs twice"
     least = max(1, np.sort(errors, axis=None)[-min(count, errors.size)])
     found = sorted(np.argwhere(errors >= least).tolist(), key=lambda pair: -errors[*pair])
     pairs = [

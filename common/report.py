@@ -1,9 +1,11 @@
 """The figures and plots of a run -> one page, read in a browser without a network."""
 
 import base64
+import json
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
 # In the order of the page: what the plot shows, and what to look for. Others come last.
 _PLOTS = {
@@ -29,6 +31,8 @@ _PLOTS = {
     "filters": ("The filters of the first layer", "Dark: positive weights; light: negative ones."),
     "feature_maps": ("Feature maps", "Dark: where a filter responds."),
     "remedies": ("Remedies against overfitting", ""),
+    "groups": ("Groups of near-duplicates", "Each row is a group, which stays in one part."),
+    "doubtful": ("Labels to check", "The images whose own label is least probable."),
     "near_duplicates": ("Near-duplicates", "Test images above, training images below."),
     "classes": ("Images of each class", ""),
     "examples": ("Training images", ""),
@@ -37,7 +41,7 @@ _PLOTS = {
 }
 
 
-def write(folder, record, *, about, command, note=""):
+def write(folder, record, *, about, command, note="", network=None):
     """Write the page of a run.
 
     Args:
@@ -46,6 +50,8 @@ def write(folder, record, *, about, command, note=""):
         about: The lesson's title and its question, both may be empty.
         command: The one that made the run.
         note: What the plots say of their data, where they are a sample.
+        network: For a canvas to draw on, what `network` returned: JSON; "": it could not be made;
+            None: none is wanted.
     """
     drawn = {file.stem: file for file in folder.glob("*.png")}
     own = [name for name in drawn if name not in _PLOTS and not name.startswith("predicted-")]
@@ -57,11 +63,53 @@ def write(folder, record, *, about, command, note=""):
     networks = [("model", record)]
     if baseline := record.get("baseline"):
         networks = [("plain model", baseline), ("final model", record)]
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    here = Path(__file__).parent
+    script = (here / "draw.js").read_text(encoding="utf-8") if network else ""
+    loader = jinja2.FileSystemLoader(here)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
     title, question = about
     title = title or f"{record['lesson']}, {record['model']}"
     texts = {"title": title, "question": question, "command": command, "note": note}
     template = environment.get_template("report.html")
-    page = template.render(record, **texts, networks=networks, plots=plots)
+    drawing = {"network": network, "script_of_canvas": script}
+    page = template.render(record, **texts, **drawing, networks=networks, plots=plots)
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
+
+
+def network(model):
+    """The layers and weights of a trained Keras model, in JSON, for `draw.js`.
+
+    Returns:
+        A text; "" where the model has a layer that `draw.js` does not know, or an option of one.
+    """
+    layers = []
+    for layer in model.layers:
+        kind, config = type(layer).__name__, layer.get_config()
+        options = {key: config.get(key) for key in ("strides", "padding", "dilation_rate")}
+        weighed = {"relu": config.get("activation") == "relu"}
+        if kind in ("Conv2D", "Dense") and config["use_bias"]:
+            weights, bias = layer.get_weights()
+            weighed |= {"shape": weights.shape, "weights": _encode(weights), "bias": _encode(bias)}
+        plain = options == {"strides": (1, 1), "padding": "valid", "dilation_rate": (1, 1)}
+        if kind == "Rescaling":
+            layers.append(
+                {"kind": "rescaling", "scale": config["scale"], "offset": config["offset"]}
+            )
+        elif kind == "Conv2D" and plain and config["groups"] == 1 and "bias" in weighed:
+            layers.append({"kind": "convolution", **weighed})
+        elif kind == "Dense" and "bias" in weighed:
+            layers.append({"kind": "dense", **weighed})
+        elif kind == "MaxPooling2D" and config["pool_size"] == config["strides"] == (2, 2):
+            layers.append({"kind": "pooling"})
+        elif kind in ("Flatten", "Softmax"):
+            layers.append({"kind": kind.lower()})
+        elif kind != "Dropout":  # which does nothing outside of training
+            return ""
+        if config.get("activation") not in (None, "relu", "linear"):
+            return ""
+    return json.dumps({"shape": model.input_shape[1:], "layers": layers})
+
+
+def _encode(array):
+    """Numbers in 16 bits, little-endian, in base64."""
+    return base64.b64encode(np.asarray(array, "<f2").tobytes()).decode("ascii")

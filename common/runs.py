@@ -121,7 +121,7 @@ class Run:
                 )
         return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
 
-    def best_of(self, model, source, test_count):
+    def best_of(self, model, source, class_names, test_count):
         """What `results.json` holds of the best finished run of another model on the same data.
 
         Best is the highest validation accuracy, of the runs in `--output-dir` and of those that
@@ -130,6 +130,7 @@ class Run:
         Args:
             model: Its name, such as "mlp".
             source: The `datasets.Source` of this run: a sample is compared with a sample.
+            class_names: What both tell apart.
             test_count: How many test images both are evaluated on.
 
         Returns:
@@ -137,12 +138,13 @@ class Run:
         """
         best, highest = None, -1.0
         for place in (self.args.output_dir, options.HOME / "outputs" / "reference"):
-            for path in place.glob(f"{self.name}-{model}/*/{FINISHED}"):
+            for path in place.glob(f"*-{model}/*/{FINISHED}"):  # in a notebook, of any name
                 with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged
                     results = json.loads(path.read_text(encoding="utf-8"))
                     data, accuracy = results["data"], results["validation"]["accuracy"]
                     same = (data["source"] == "sample") == (source.kind == "sample")
-                    if same and data["test"] == test_count and accuracy > highest:
+                    same = same and (data["classes"], data["test"]) == (class_names, test_count)
+                    if same and accuracy > highest:
                         best, highest = results, accuracy
         return best
 
@@ -206,7 +208,9 @@ class Run:
         self._write_mistakes(class_names, labels["test"], probabilities, files)
         write_json(self.folder / FINISHED, record)
         about, command = self.args.about, self.args.begun["command"]
-        report.write(self.folder, record, about=about, command=command, note=source.note)
+        network = report.network(model) if preparation == "digit" else None
+        told = {"about": about, "command": command, "note": source.note, "network": network}
+        report.write(self.folder, record, **told)
         self._forget()
         print(f"Run folder: {self.folder}")
 

@@ -94,6 +94,7 @@ def test_a_copy_serves_images_of_ones_own_also_odd_ones(empty_folder, start, tmp
     assert "simpson" not in output.lower()
     (folder,) = (tmp_path / "outputs" / "cups-cnn").iterdir()
     files = ALWAYS | {"classes.png", "history-plain.csv", "doubtful.csv", "activation_maps.png"}
+    files |= {"doubtful.png", "groups.png"}
     assert {path.name for path in folder.iterdir()} == files
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["data"]["classes"] == [name.strip() for name in names]

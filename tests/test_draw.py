@@ -51,6 +51,17 @@ def test_no_single_pixel_tells_the_class():
     assert (nearest == drawn["y_test"]).mean() < 0.2
 
 
+def test_two_cartoons_of_two_persons_change_places(tmp_path):
+    draw.write_cartoons(tmp_path / "made", most=20)  # so few that no labels are exchanged
+    folder = tmp_path / "made" / "simpsons_dataset"
+    before = {path: path.read_bytes() for path in folder.rglob("*.jpg")}
+    draw._exchange_labels(folder, np.random.default_rng(0))
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    one, other = (path for path in before if before[path] != after[path])
+    assert one.parent != other.parent
+    assert (after[one], after[other]) == (before[other], before[one])
+
+
 def test_cartoons_have_kaggles_layout_mixed_sizes_and_unequal_classes(tmp_path):
     folder = tmp_path / "sample" / "cartoons"
     draw.write_cartoons(folder, most=20)

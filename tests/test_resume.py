@@ -173,7 +173,7 @@ def test_a_killed_lesson_of_two_models_ends_with_every_file(
     done = lesson("train_simpsons.py", "--resume", "--output-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     names = "classes examples augmented curves confusion_matrix predictions mistakes reliability"
-    files = {f"{name}.png" for name in [*names.split(), "activation_maps"]}
+    files = {f"{name}.png" for name in [*names.split(), "activation_maps", "doubtful", "groups"]}
     files |= {"history.csv", "history-plain.csv", "doubtful.csv"}
     files |= {"mistakes.csv", "report.txt", "report.html", "model.keras", "results.json"}
     assert {path.name for path in folder.iterdir()} == files

@@ -272,7 +272,7 @@ def finished(run):
         folder.mkdir(parents=True)
         results = {
             "name": name,
-            "data": {"source": source, "test": test},
+            "data": {"source": source, "test": test, "classes": ["a", "b"]},
             "validation": {"accuracy": accuracy},
         }
         runs.write_json(folder / options.FINISHED, results)
@@ -285,42 +285,44 @@ FOLDER, SAMPLE = Source("folder", Path("data")), Source("sample", Path("data/sam
 
 
 def test_of_several_runs_the_best_on_the_validation_set_is_compared(run, finished):
-    assert run.best_of("mlp", FOLDER, 100) is None
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) is None
     finished("20260101-000000", 0.81)
     best = finished("20260102-000000", 0.88)
     finished("20260103-000000", 0.42)  # one epoch, to have a look
-    assert run.best_of("mlp", FOLDER, 100) == best
-    assert run.best_of("cnn", FOLDER, 100) is None
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == best
+    assert run.best_of("cnn", FOLDER, ["a", "b"], 100) is None
 
 
 def test_a_better_run_that_the_repository_keeps_is_compared(run, finished):
     finished("20260101-000000", 0.81)
     kept = finished("seed-0", 0.88, place=options.HOME / "outputs" / "reference")
-    assert run.best_of("mlp", FOLDER, 100) == kept
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == kept
     better = finished("20260102-000000", 0.89)
-    assert run.best_of("mlp", FOLDER, 100) == better
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == better
 
 
 def test_only_runs_on_the_same_data_are_compared(run, finished):
     sample = finished("sample", 0.7, source="sample")
     whole = finished("whole", 0.9, source="download")  # the same as in a folder
     finished("other count", 0.95, test=99)
-    assert run.best_of("mlp", SAMPLE, 100) == sample
-    assert run.best_of("mlp", FOLDER, 100) == whole
-    assert run.best_of("mlp", FOLDER, 101) is None
+    assert run.best_of("mlp", SAMPLE, ["a", "b"], 100) == sample
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 101) is None
+    assert run.best_of("mlp", FOLDER, ["a", "c"], 100) is None
 
 
 @pytest.mark.parametrize(
     "content",
     [
         *["", "[]", "null", "{}", '{"data": null}', '{"data": {"source": "folder"', b"\xff\xfe"],
-        '{"data": {"source": "folder", "test": 100}, "validation": {"accuracy": "0.99"}}',
+        '{"data": {"source": "folder", "test": 100, "classes": ["a", "b"]},'
+        ' "validation": {"accuracy": "0.99"}}',
     ],
 )
 def test_damaged_results_are_passed_over(run, finished, content):
     finished("damaged", 0.99)
     path = run.args.output_dir / "cups-mlp" / "damaged" / options.FINISHED
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert run.best_of("mlp", FOLDER, 100) is None
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) is None
     whole = finished("whole", 0.5)
-    assert run.best_of("mlp", FOLDER, 100) == whole
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole
