@@ -557,10 +557,10 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # ## Where does the CNN look?
 #
 # This section is for the CNN; the MLP has no feature maps. The CNN ends with global max pooling and
-# one dense layer. So the logit of a class is a bias, plus the largest value of each feature map
-# times a weight. A **class activation map** (Zhou and others, 2016; Oquab and others, 2015, for max
-# pooling) adds up the weighted feature maps at each place, without the pooling. It shows which
-# places support the class.
+# one dense layer. The largest value of each feature map is multiplied by a weight; the logit of a
+# class is the sum of these products, plus a bias. A **class activation map** (Zhou and others,
+# 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each place,
+# without the pooling. It shows which places support the class.
 #
 # Read it with care. The largest values of two feature maps can lie at different places. The logit
 # adds them, but no single place of the map does. Also, the last feature maps have only 3x3 cells.

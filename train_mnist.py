@@ -364,7 +364,8 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
 # the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
 # points stand for fewer than 30 images, whose accuracy says little. If the mean confidence of all
-# predictions is above the accuracy, the model is overconfident on the whole.
+# predictions is above the accuracy, the model is overconfident on the whole; if it is below,
+# underconfident.
 #
 # For each bin, take the distance between accuracy and mean confidence. The **expected calibration
 # error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted

@@ -142,6 +142,45 @@ def test_what_a_random_split_changes_is_that_of_the_stored_figures():
         assert f"{other} instead of {own}" in lesson
 
 
+def test_figures_in_the_text_of_lessons_are_those_of_the_stored_runs():
+    """Outside of tables and docstrings."""
+    fashion, cifar10, simpsons = (
+        (REPO / f"train_{name}.py").read_text(encoding="utf-8").replace("\n# ", " ")
+        for name in ("fashion", "cifar10", "simpsons")
+    )
+    remedies = [result["remedies"] for result in stored("fashion-mlp")]
+    means = [
+        [
+            np.mean([own[name]["test"][figure] for own in remedies])
+            for name in ("plain", "early-stopping")
+        ]
+        for figure in ("accuracy", "loss")
+    ]
+    assert "({:.1%} and {:.1%})".format(*means[0]) in fashion
+    assert "({:.2f} and {:.2f})".format(*means[1]) in fashion
+    gaps = [
+        100 * (own[name]["train"]["accuracy"] - own[name]["test"]["accuracy"])
+        for name in ("cnn", "plain")
+        for own in (result["remedies"] for result in stored("fashion-cnn"))
+    ]
+    assert "{:.1f} and {:.1f} points instead of {:.1f} and {:.1f}".format(*gaps) in fashion
+    lower = []
+    for model in ("mlp", "cnn"):
+        path = REFERENCE / "ideas" / f"cifar10-{model}.json"
+        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        own, other = (
+            np.mean([run["validation"]["accuracy"] for run in runs[name].values()])
+            for name in ("the lesson", "without-whitening")
+        )
+        lower.append(100 * (own - other))
+    assert "{:.1f} points lower for the MLP after ten epochs, and {:.1f}".format(*lower) in cifar10
+    five = stored("simpsons-cnn", "five-seed-?")
+    plain = np.mean([run["baseline"]["test"]["macro_f1"] for run in five])
+    regularized = np.mean([run["test"]["macro_f1"] for run in five])
+    text = f"a test macro F1 of {plain:.3f}, the regularized one {regularized:.3f} (seeds"
+    assert text in simpsons
+
+
 def test_the_figures_of_the_drawings_are_those_of_their_page():
     page = (REFERENCE / "simpsons-cnn" / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"^test: accuracy ([\d.]+)%", page, re.MULTILINE)

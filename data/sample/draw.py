@@ -251,8 +251,8 @@ def write_cartoons(folder, most=260, seed=0):
 
     JPEG files of mixed sizes in `simpsons_dataset/<person>/pic_0000.jpg`, from `most` images
     of the first person to a fifth as many of the last; about a third are a second frame of the
-    scene before. Of 40 images, about two are in the folder of another person, since few collections
-    are without such errors. 20 more of each person, without errors, lie in
+    scene before. Two images are in each other's folder for every 40 of the first person, since few
+    collections are without such errors. 20 more of each person, without errors, lie in
     `kaggle_simpson_testset/<person>_0.jpg`. The folder is made whole under another name and then
     renamed.
 
