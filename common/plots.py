@@ -185,19 +185,19 @@ def activation_maps(path, images, maps, labels, probabilities, class_names, titl
         labels: True classes, integers, shape (count,).
         probabilities: Predicted ones, shape (count, classes).
     """
-    columns = min(columns, len(images))
+    captions, colors = _verdicts(labels, probabilities, class_names)
+    captions = [caption.replace(" (", "\n(") for caption in captions]
+    columns = min(columns, len(images), _room_for(captions, 8))
     rows = -(-len(images) // columns)
+    columns = -(-len(images) // rows)
     height = rows * (2 * WIDTH / columns + 0.6) + 0.5
     figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    captions, colors = _verdicts(labels, probabilities, class_names)
-    size = 8 if _room_for(captions, 8) >= columns else 6  # points
     for i, (image, map_) in enumerate(zip(images, maps, strict=True)):
         axis = axes.flat[i]
         _image(axis, image)
-        caption = _plain(captions[i].replace(" (", "\n("))
-        axis.set_title(caption, fontsize=size, pad=3, color=colors[i])
+        axis.set_title(_plain(captions[i]), fontsize=8, pad=3, color=colors[i])
         gray = np.asarray(image, np.float32).mean(axis=-1)
         tall, wide = gray.shape
         below = (-0.5, wide - 0.5, 2.05 * tall, 1.05 * tall)  # under the image, in the same axes
