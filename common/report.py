@@ -7,39 +7,6 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-# In the order of the page: what the plot shows, and what to look for. Others come last.
-_PLOTS = {
-    "curves": (
-        "Learning curves",
-        "Training dashed, validation solid. The model overfits where the validation loss rises "
-        "while the training loss falls.",
-    ),
-    "confusion_matrix": (
-        "Confusion matrix",
-        "Row: true class; column: predicted class. Off the diagonal, in red, the errors.",
-    ),
-    "mistakes": ("The most confident errors", ""),
-    "predictions": ("Predictions", "Correct in blue, misclassified in red."),
-    "reliability": (
-        "How far to trust a probability",
-        "Below the line: overconfident; above: underconfident. Hollow: fewer than 30 images.",
-    ),
-    "activation_maps": (
-        "Activation maps",
-        "Bright: where the image supports the predicted class.",
-    ),
-    "filters": ("The filters of the first layer", "Dark: positive weights; light: negative ones."),
-    "feature_maps": ("Feature maps", "Dark: where a filter responds."),
-    "remedies": ("Remedies against overfitting", ""),
-    "groups": ("Groups of near-duplicates", "Each row is a group, which stays in one part."),
-    "doubtful": ("Labels to check", "The images whose own label is least probable."),
-    "near_duplicates": ("Near-duplicates", "Test images above, training images below."),
-    "classes": ("Images of each class", ""),
-    "examples": ("Training images", ""),
-    "augmented": ("Augmented training images", "Each should still be of its class."),
-    "pixels": ("One image, and the scale of its pixels", ""),
-}
-
 
 def write(folder, record, *, about, command, note="", network=None):
     """Write the page of a run.
@@ -53,13 +20,10 @@ def write(folder, record, *, about, command, note="", network=None):
         network: For a canvas to draw on, what `network` returned: JSON; "": it could not be made;
             None: none is wanted.
     """
-    drawn = {file.stem: file for file in folder.glob("*.png")}
-    own = [name for name in drawn if name not in _PLOTS and not name.startswith("predicted-")]
-    plots = []
-    for name in [*(name for name in _PLOTS if name in drawn), *sorted(own)]:
-        heading, text = _PLOTS.get(name, (name, ""))
-        encoded = base64.b64encode(drawn[name].read_bytes()).decode("ascii")
-        plots.append((heading, drawn[name].name, encoded, text))
+    plots = {}
+    for path in sorted(folder.glob("*.png")):
+        if not path.name.startswith("predicted-"):
+            plots[path.stem] = base64.b64encode(path.read_bytes()).decode("ascii")
     networks = [("model", record)]
     if baseline := record.get("baseline"):
         networks = [("plain model", baseline), ("final model", record)]
