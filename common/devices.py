@@ -5,6 +5,7 @@ pipelines are TensorFlow's either way.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -14,6 +15,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.options import Mistake
+
 
 @dataclass(frozen=True)
 class Device:
@@ -22,7 +25,7 @@ class Device:
     Attributes:
         kind: "cpu" or "gpu".
         name: Of the processor or of the (first) card.
-        count: CPU cores that this process may use; of GPUs, one is used.
+        count: CPU cores that this process may use; GPUs that are used, of all processes.
         precision: A Keras dtype policy: float32, mixed_float16 or mixed_bfloat16.
         cores: CPU cores that this process may use, also beside a GPU.
     """
@@ -38,25 +41,43 @@ def start(args, *, convolutional):
     """Import TensorFlow and Keras, set them up, and print what the lesson computes on.
 
     Args:
-        args: The lesson's options; `precision` and `deterministic` are used.
+        args: The lesson's options: `precision`, `deterministic` and, of a training, `devices`.
         convolutional: Whether the model is; `--precision auto` leaves others in float32.
 
     Returns:
         A `Device`.
+
+    Raises:
+        Mistake: There are to be several devices, but Keras does not compute on JAX.
     """
     users_level = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # then all is shown that it admits
     # With op determinism, `map` makes its calls one after another, and reports that as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if args.deterministic else "2")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX takes memory as needed
     with contextlib.nullcontext([""]) if users_level else quiet() as written:
         import keras
         import tensorflow as tf
 
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        if on_tensorflow:
+            gpus = find_gpus("tensorflow")
+        else:
+            tf.config.set_visible_devices([], "GPU")  # they are the other backend's
+    wish = getattr(args, "devices", None)  # None: nothing is trained
+    several = wish == "all" or (wish and "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ)
+    if several:
+        if keras.backend.backend() != "jax":
+            how = "pip install -r requirements-jax.txt, and KERAS_BACKEND=jax in the environment"
+            raise Mistake(f"several devices or processes need JAX: {how} (docs/scaling.md).")
+        from common import distribution
+
+        distribution.set_up(args)
+    if not on_tensorflow:
         gpus = find_gpus(keras.backend.backend())
     if not users_level:  # it warns of retracing wherever batches differ in size
         tf.get_logger().setLevel("ERROR")
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    if on_tensorflow and not gpus and has_nvidia_card():
-        print(f"{written[0]}{advice(sys.platform)}", file=sys.stderr)
+    if not gpus and (cards := nvidia_cards()):
+        print(f"{written[0]}{advice(cards[0], on_tensorflow, sys.platform)}", file=sys.stderr)
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
     capability = min((capability for _, capability in gpus), default=None)
@@ -67,8 +88,9 @@ def start(args, *, convolutional):
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(precision)
     if gpus:
-        device = Device("gpu", gpus[0][0], 1, precision, cores())
-        unit = f"GPU of {len(gpus)}" if len(gpus) > 1 else "GPU"
+        used = len(keras.distribution.list_devices()) if several else 1
+        device = Device("gpu", gpus[0][0], used, precision, cores())
+        unit = "GPUs" if several else f"GPU of {len(gpus)}" if len(gpus) > 1 else "GPU"
     else:
         device = Device("cpu", cpu_name(), cores(), precision, cores())
         unit = "cores" if cores() > 1 else "core"
@@ -77,8 +99,7 @@ def start(args, *, convolutional):
         f"{tf.__version__}, Keras {keras.__version__}, backend {keras.backend.backend()}"
     )
     if gpus and on_tensorflow:
-        built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities", [])
-        print(too_new(device.name, capability, built_for), end="")
+        print(too_new(gpus[0], tf.__version__, tf.sysconfig.get_build_info()), end="")
     return device
 
 
@@ -122,9 +143,12 @@ def to_float32(model):
     """Return a copy of a built Sequential or functional model that computes in float32.
 
     Trained in 16 bits, a model is saved like this, because it may be loaded on a machine where
-    16 bits are slow. The weights are equal: Keras keeps them in float32 anyway.
+    16 bits are slow. The weights are equal: Keras keeps them in float32 anyway. What several
+    devices have trained is on one of this process from now on, for what follows the training.
     """
     import keras
+
+    keras.distribution.set_distribution(None)
 
     def in_float32(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
@@ -142,38 +166,65 @@ def versions():
     return {"python": platform.python_version()} | {n: sys.modules[n].__version__ for n in names}
 
 
-def has_nvidia_card():
-    """Whether an NVIDIA card is in this machine and its user has not hidden it."""
+def nvidia_cards():
+    """Names of the NVIDIA cards in this machine, unless its user has hidden them."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-        return False
-    return bool(_nvidia_smi("name")) or any(Path("/proc/driver/nvidia/gpus").glob("*"))
+        return []
+    unnamed = ["an NVIDIA card" for _ in Path("/proc/driver/nvidia/gpus").glob("*")]
+    return _nvidia_smi("name") or unnamed
 
 
-def advice(system):
-    """What to do where TensorFlow cannot use the card, on `sys.platform` = `system`."""
-    why = "cannot use it"
+def advice(card, on_tensorflow, system):
+    """What to do where Keras's backend cannot use a card.
+
+    Args:
+        card: Its name.
+        on_tensorflow: Whether the backend is TensorFlow; else it is JAX.
+        system: `sys.platform`.
+    """
+    library, package, extra = "JAX", "jax", "cuda13"
+    if on_tensorflow:
+        library, package, extra = "TensorFlow", "tensorflow", "and-cuda"
+    there = f"This machine has a GPU ({card}), but {library} cannot use it"
     if system == "win32":
-        why = "has no GPU support on Windows itself: run the lesson in WSL2"
-    libraries = "pip install 'tensorflow[and-cuda]' brings the CUDA libraries that it needs"
-    return f"There is an NVIDIA card, but TensorFlow {why}. {libraries}."
+        return f"{there} on Windows itself: run the lesson in WSL2."
+    missing = not_installed(package, extra)
+    if missing:
+        cure = f"pip install '{package}[{extra}]' brings them."
+        return f"{there}. Not installed by pip: {', '.join(missing)}. {cure}"
+    return f"{there}. Its CUDA libraries are installed: is the driver too old (see nvidia-smi)?"
 
 
-def too_new(name, capability, built_for):
+def not_installed(package, extra):
+    """What pip would install for `package[extra]` and has not: names of distributions, sorted."""
+    installed = {found.name.replace("_", "-") for found in importlib.metadata.distributions()}
+    if package not in installed:  # but another one in its place, such as tensorflow-cpu
+        return [package]
+    needed = importlib.metadata.requires(package)
+    ours = (text for text in needed if re.search(rf"extra == .{extra}.$", text))
+    return sorted({re.match(r"[\w.-]+", text)[0] for text in ours} - installed)
+
+
+def too_new(card, version, build):
     """A line about a card that is newer than the newest that TensorFlow was built for; else "".
 
     Args:
-        name: Of the card.
-        capability: Its compute capability, as a tuple.
-        built_for: `cuda_compute_capabilities` of `tf.sysconfig.get_build_info()`, such as
-            "sm_89" (its machine code) and "compute_90" (which later cards translate).
+        card: Its name, and its compute capability as a tuple.
+        version: TensorFlow's.
+        build: What `tf.sysconfig.get_build_info()` returns. Its `cuda_compute_capabilities` are
+            such as "sm_89" (machine code) and "compute_90" (which later cards translate).
     """
+    built_for = build.get("cuda_compute_capabilities", [])
     known = [int(found[1]) for text in built_for if (found := re.search(r"_(\d+)", text))]
     newest = max(known, default=None)
-    if newest is None or capability[0] * 10 + capability[1] <= newest:
+    name, (major, minor) = card
+    if newest is None or major * 10 + minor <= newest:
         return ""
-    its = f"{name} has compute capability {capability[0]}.{capability[1]}"
-    ours = f"this TensorFlow was built for up to {newest // 10}.{newest % 10}"
-    return f"{its}; {ours}. It may take many minutes to start, or fail.\n"
+    ours = f"TensorFlow {version}, with CUDA {build.get('cuda_version')}, was built for up to"
+    return (
+        f"{name} has compute capability {major}.{minor}; {ours} {newest // 10}.{newest % 10}. "
+        "It may take many minutes to start, or fail.\n"
+    )
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ import signal
 import stat
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 # What a disk refuses, and the user can mend: it is full, the folder not writable.
@@ -70,6 +71,8 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     parser.option("--precision", about, "auto", choices=["auto", "float32", "mixed"])
     about = "the same command twice on one machine gives the same weights; slower"
     parser.flag("--deterministic", about)
+    about = "all: all GPUs of this machine divide each batch; see docs/scaling.md"
+    parser.option("--devices", about, "one", choices=["one", "all"])
     about = "resume a run that was cut off, with its own options; RUN: its folder, or else the "
     about += "newest unfinished one of this script (default: begin a new one)"
     parser.add_argument("--resume", nargs="?", const="", metavar="RUN", help=about)
@@ -115,9 +118,17 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
             "command": "in a notebook" if in_cell else shlex.join(["python", name, *argv]),
             "options": {k: str(v) if isinstance(v, Path) else v for k, v in values.items()},
             "arguments": parser.arguments(args),
+            "process": _process(),
         }
     args.resume, args.begun, args.about = folder, begun, _about(description)
     return args
+
+
+def _process():
+    """The number of this process where several train together; else None."""
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        return os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", os.environ.get("SLURM_PROCID"))
+    return None
 
 
 def _about(description):
@@ -204,7 +215,9 @@ def _unfinished_run(parser, args, argv):
     folders = [place, *place.glob("*")] if args.resume else place.glob("*/*")
     finished, newest, begun = [], None, None
     for folder in folders:
-        if (read := _read(folder / BEGUN, "arguments")) and read["script"] == parser.prog:
+        read = _read(folder / BEGUN, "arguments")
+        own = read and (folder == place or read.get("process") == _process())
+        if own and read["script"] == parser.prog:
             with contextlib.suppress(OSError):  # it ends at this moment
                 time = (folder / BEGUN).stat().st_mtime
                 if newest is None or time > newest[0]:
@@ -299,7 +312,7 @@ def answer_mistakes(name):
 
     def interrupted(*_):
         print("\nInterrupted.", flush=True)
-        raise SystemExit(130)
+        end(130)
 
     def answer(kind, error, traceback):
         if issubclass(kind, BrokenPipeError):  # `... | head` has read enough
@@ -317,5 +330,16 @@ def answer_mistakes(name):
             sys.__excepthook__(kind, error, traceback)
 
     signal.signal(signal.SIGINT, interrupted)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was made for a while is removed
+    signal.signal(signal.SIGTERM, lambda *_: end(143))
     sys.excepthook = answer
+
+
+def end(status):
+    """End the program at a signal: what was made for a while is removed.
+
+    Keras waits for JAX in a bare `except`, which would go on; so it may take two seconds.
+    """
+    timer = threading.Timer(2, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+    raise SystemExit(status)

@@ -7,6 +7,7 @@ import datetime
 import itertools
 import json
 import math
+import os
 import shutil
 import signal
 import sys
@@ -50,8 +51,6 @@ class Run:
             self.folder = args.resume
             if not (self.folder / BEGUN).exists():
                 raise Mistake(f"{self.folder} has been finished by another process meanwhile.")
-            for backup in self.folder.glob("backup*"):
-                backups.check(backup)
             for path in self.folder.glob("history*.csv"):
                 backups.write_rows(path, backups.rows(path))
             self._remove_caches()  # of the run that was cut off
@@ -88,12 +87,28 @@ class Run:
 
     def is_trained(self, suffix=""):
         """Whether a resumed run has its `trained<suffix>.keras`; else, its files are removed."""
-        trained = self.folder / f"trained{suffix}.keras"
+        names = f"trained{suffix}.keras", f"best{suffix}.keras", f"history{suffix}.csv"
+        trained, best, history = (self.folder / name for name in names)
+        backup = self.folder / f"backup{suffix}"
         if not self.args.resume:
-            for name in (f"history{suffix}.csv", f"best{suffix}.keras", trained.name):
-                (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / f"backup{suffix}", ignore_errors=True)
-        return zipfile.is_zipfile(trained)
+            for path in (trained, best, history):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(backup, ignore_errors=True)
+        # Of several processes, each may have been cut off a moment earlier than the others.
+        is_trained = zipfile.is_zipfile(trained)
+        if self.args.resume and not self._lowest(is_trained):
+            if is_trained:
+                trained.replace(best)
+            epochs = backups.check(backup, self._lowest)
+            rows = backups.rows(history)
+            backups.write_rows(history, [row for row in rows if int(row["epoch"]) < epochs])
+            is_trained = False
+        return is_trained
+
+    def _lowest(self, number):
+        """The lowest of the numbers that all processes give; of one process, its own."""
+        distribution = keras.distribution.distribution()
+        return distribution.lowest(number) if distribution else number
 
     def history(self, suffix=""):
         """The figures of all epochs, those before a resume included; `suffix` as for `best`.
@@ -252,7 +267,10 @@ class Run:
 
 
 class StopAtCtrlC(keras.callbacks.Callback):
-    """Ends the training after the step in which Ctrl-C is pressed; a second one is as ever."""
+    """Ends the training after the step in which Ctrl-C is pressed; a second one is as ever.
+
+    One of several processes ends, and the others with it.
+    """
 
     def on_train_begin(self, logs=None):
         self.epoch = 1
@@ -265,8 +283,10 @@ class StopAtCtrlC(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         signal.signal(signal.SIGINT, self.former)
 
-    def _stop(self, *_):
+    def _stop(self, *arguments):
         signal.signal(signal.SIGINT, self.former)
+        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:  # the others would wait for this one
+            self.former(*arguments)
         self.model.stop_training = True
         what = f"Ctrl-C in epoch {self.epoch}: training ends here, and the lesson goes on."
         print(f"\n{what} Press it again at once to end the program.", flush=True)

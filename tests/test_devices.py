@@ -36,13 +36,17 @@ def test_precision(wish, capability, flags, convolutional, policy):
     assert devices.choose_precision(wish, capability, flags, convolutional) == policy
 
 
-def test_a_card_newer_than_the_build_is_named_with_both_versions():
-    built_for = ["sm_60", "sm_89", "compute_90"]
-    told = devices.too_new("NVIDIA GeForce RTX 5090", (12, 0), built_for)
-    assert told.startswith("NVIDIA GeForce RTX 5090 has compute capability 12.0; this TensorFlow ")
-    assert "up to 9.0" in told
-    assert devices.too_new("NVIDIA H100", (9, 0), built_for) == ""
-    assert devices.too_new("Tesla T4", (7, 5), []) == ""  # a build that does not say
+BUILD = {"cuda_version": "12.5.1", "cuda_compute_capabilities": ["sm_60", "sm_89", "compute_90"]}
+
+
+def test_a_card_newer_than_the_build_is_named_with_the_build():
+    told = devices.too_new(("NVIDIA GeForce RTX 5090", (12, 0)), "2.21.0", BUILD)
+    assert told == (
+        "NVIDIA GeForce RTX 5090 has compute capability 12.0; TensorFlow 2.21.0, with CUDA "
+        "12.5.1, was built for up to 9.0. It may take many minutes to start, or fail.\n"
+    )
+    assert devices.too_new(("NVIDIA H100", (9, 0)), "2.21.0", BUILD) == ""
+    assert devices.too_new(("Tesla T4", (7, 5)), "2.21.0", {}) == ""  # a build that does not say
 
 
 START = """
@@ -123,21 +127,74 @@ def has_usable_gpu():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+CUBLAS = "nvidia-cublas-cu12"  # one of a dozen
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in for nvidia-smi is a shell script")
 def test_a_card_that_tensorflow_cannot_use_gets_advice(card):
     if has_usable_gpu():
         pytest.skip("TensorFlow can use this machine's card")
     done = start(PATH=card)
-    written, advice = done.stderr.split("There is an NVIDIA card")
+    written, advice = done.stderr.split("This machine has a GPU (Tesla T4), but TensorFlow cannot")
     assert "cuda" in written.lower()  # by TensorFlow
-    assert "pip install 'tensorflow[and-cuda]'" in advice
+    assert CUBLAS in advice
+    assert "pip install 'tensorflow[and-cuda]' brings them." in advice
     done = start(PATH=card, CUDA_VISIBLE_DEVICES="-1")
     assert done.stderr == "after the start\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for nvidia-smi is a shell script")
+def test_a_card_that_jax_cannot_use_gets_advice(card):
+    pytest.importorskip("jax")
+    done = start(PATH=card, KERAS_BACKEND="jax")
+    assert "This machine has a GPU (Tesla T4), but JAX cannot use it" in done.stderr
+    assert "jax-cuda13-plugin. pip install 'jax[cuda13]' brings them." in done.stderr
+
+
+def test_the_advice_names_what_is_not_installed(monkeypatch):
+    needed = [f'{CUBLAS}<13; extra == "and-cuda"', 'nvidia-cudnn-cu12; extra == "and-cuda"']
+    needed += ["numpy>=1", 'other; extra == "and-cuda-local"']
+    installed = ["tensorflow", "numpy"]
+    metadata = devices.importlib.metadata
+    monkeypatch.setattr(metadata, "requires", lambda package: needed)
+    monkeypatch.setattr(
+        metadata, "distributions", lambda: [SimpleNamespace(name=name) for name in installed]
+    )
+    told = devices.advice("Tesla T4", True, "linux")
+    assert f"Not installed by pip: {CUBLAS}, nvidia-cudnn-cu12. pip install" in told
+    installed.append("nvidia_cudnn_cu12")
+    assert f"by pip: {CUBLAS}. pip" in devices.advice("Tesla T4", True, "linux")
+    installed.append(CUBLAS)
+    assert "is the driver too old" in devices.advice("Tesla T4", True, "linux")
+    installed.remove("tensorflow")  # but tensorflow-cpu
+    assert "by pip: tensorflow. pip" in devices.advice("Tesla T4", True, "linux")
+
+
 def test_the_advice_on_windows_is_wsl2():
-    assert "WSL2" in devices.advice("win32")
-    assert "WSL2" not in devices.advice("linux")
+    told = devices.advice("Tesla T4", True, "win32")
+    assert told == (
+        "This machine has a GPU (Tesla T4), but TensorFlow cannot use it on Windows itself: run "
+        "the lesson in WSL2."
+    )
+    assert "WSL2" not in devices.advice("Tesla T4", True, "linux")
+
+
+# What TensorFlow reports where it finds two cards of the newest kind, and may use them.
+WITH_CARDS = f"""
+import tensorflow as tf
+details = {{"device_name": "NVIDIA GeForce RTX 5090", "compute_capability": (12, 0)}}
+cards = [tf.config.PhysicalDevice(f"GPU:{{i}}", "GPU") for i in range(2)]
+tf.config.list_physical_devices = lambda kind=None: cards
+tf.config.experimental.set_memory_growth = lambda card, wish: None
+tf.config.experimental.get_device_details = lambda card: details
+tf.sysconfig.get_build_info = lambda: {BUILD}
+"""
+
+
+def test_the_start_names_a_card_and_says_that_it_is_newer_than_the_build():
+    first, second = start(WITH_CARDS + START).stdout.splitlines()
+    assert first.startswith("Device: NVIDIA GeForce RTX 5090, 1 GPU of 2")
+    assert second.startswith("NVIDIA GeForce RTX 5090 has compute capability 12.0; TensorFlow ")
 
 
 def test_keras_own_settings_of_the_user_change_nothing(tmp_path):

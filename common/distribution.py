@@ -1,0 +1,114 @@
+"""Several devices, of one machine or of several: Keras's `distribution`, which needs JAX.
+
+Every process runs the whole lesson. All read the same data in the same order, and each trains on
+its own share of every batch, so all have the same weights.
+"""
+
+import atexit
+import os
+import sys
+import threading
+import zlib
+
+import jax
+import keras
+import numpy as np
+import tensorflow as tf
+from jax.experimental import multihost_utils
+
+from common.options import Mistake
+
+_PATIENCE = 50  # seconds, until all processes must have met
+
+
+class EqualShares(keras.distribution.DataParallel):
+    """Data parallelism in which all devices get equally many images of each batch.
+
+    The last batch of an epoch is smaller. Where the devices cannot divide a batch, as many of its
+    first images as are missing are used twice, as PyTorch's `DistributedSampler` does. Unequal
+    shares would stop JAX or, in several processes, leave each with other weights.
+    """
+
+    def distribute_dataset(self, dataset):
+        """The share of this process; `fit` and `evaluate` call it.
+
+        Args:
+            dataset: A `tf.data.Dataset` of batches, each a tuple of arrays, shape (count, ...).
+
+        Raises:
+            Mistake: Another process has another number of batches.
+        """
+        self.must_be_equal(int(dataset.cardinality()), "the number of batches")
+        devices = self.device_mesh.devices.size
+
+        def share(*batch):
+            size = tf.shape(batch[0])[0]
+            own = -(-size // devices) * (devices // jax.process_count())  # rounded up
+            indices = (own * jax.process_index() + tf.range(own)) % size
+            return tuple(tf.gather(array, indices) for array in batch)
+
+        return dataset.map(share).prefetch(2)
+
+    def lowest(self, number):
+        """The lowest of the whole numbers that the processes give, one each at the same time."""
+        return int(multihost_utils.process_allgather(np.int32(number)).min())
+
+    def must_be_equal(self, number, what):
+        """Raise a Mistake unless all processes give the same whole number."""
+        if self.lowest(number) != -self.lowest(-number):
+            raise Mistake(f"{what} must be the same in all processes.")
+
+
+def set_up(args):
+    """Join the other processes, if there are any, and let Keras divide each batch.
+
+    Args:
+        args: The lesson's options.
+
+    Raises:
+        Mistake: The processes do not fit together.
+    """
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        keras.utils.set_random_seed(args.seed)  # or else Keras would choose one for all
+        _join()
+    distribution = EqualShares()
+    numbers = {name: v for name, v in vars(args).items() if isinstance(v, int | float)}
+    distribution.must_be_equal(zlib.crc32(repr(numbers).encode()) % 2**31, "the options")
+    keras.distribution.set_distribution(distribution)
+    count, processes = jax.device_count(), jax.process_count()
+    whose = f" of {processes} processes; this is process {jax.process_index()}"
+    whose *= processes > 1
+    print(f"Each batch is divided among {count} device{'s'[: count > 1]}{whose}.")
+
+
+def _join():
+    """Wait for the other processes, but not for long."""
+    count = os.environ["KERAS_DISTRIBUTION_NUM_PROCESSES"]
+    place = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "the first node").split(",")[0]
+
+    def give_up():
+        what = f"{count} processes have not met at {place} in {_PATIENCE} seconds. Does each run, "
+        what += "with a number of its own from 0, and can all reach number 0 there?"
+        print(f"{os.path.basename(sys.argv[0])}: error: {what}", file=sys.stderr, flush=True)
+        os._exit(1)  # JAX would wait on, and abort
+
+    print(f"Waiting for {count} processes to meet at {place}", flush=True)
+    timer = threading.Timer(_PATIENCE, give_up)
+    timer.daemon = True
+    timer.start()
+    jax.config.update("jax_enable_preemption_service", False)  # it would ignore SIGTERM
+    try:
+        keras.distribution.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise Mistake(f"the processes cannot meet: {error}") from None
+    timer.cancel()
+    atexit.register(_leave)
+
+
+def _leave():
+    """End without JAX, which would wait for processes that wait for this one, or are gone."""
+    if keras.distribution.distribution():  # not trained to the end
+        what = "This process ends before its training. If it names no error of its own, look at the"
+        print(f"{what} others: one of them has ended.", file=sys.stderr)
+        sys.stdout.flush()
+        os._exit(1)
