@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import runpy
+import shutil
 import statistics
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def main():
         more = ["--sample"] if args.sample else []
         if name == "simpsons" and args.images:
             more = ["--images", args.images]
-        for on, hidden in (("gpu", {}), ("cpu", HIDDEN)):
+        places = [("gpu", {}), ("cpu", HIDDEN)]
+        for on, hidden in places if shutil.which("nvidia-smi") else places[1:]:
             epochs = args.epochs or (2 if on == "cpu" else None)
             command = [*LESSONS[name], *more, *(["--epochs", str(epochs)] if epochs else [])]
             found = in_a_process(command, hidden)
@@ -97,18 +99,16 @@ def row(name, found):
 
 def in_a_process(command, hidden):
     line = [sys.executable, __file__, "--one", json.dumps(command)]
-    done = subprocess.run(line, env=os.environ | hidden, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(line, env=os.environ | hidden, capture_output=True, text=True)
     if done.returncode:
-        sys.exit(f"{' '.join(command)} ended with status {done.returncode}")
+        sys.exit(f"{done.stderr}{' '.join(command)} ended with status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(command):
     """Run a lesson, and measure its last training."""
-    import side  # the waiting
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
+    import side  # the waiting
 
     fit, epochs, used = keras.Model.fit, [], []
 

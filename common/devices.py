@@ -58,31 +58,30 @@ def start(args, *, convolutional):
         import keras
         import tensorflow as tf
 
-        on_tensorflow = keras.backend.backend() == "tensorflow"
-        if on_tensorflow:
-            gpus = find_gpus("tensorflow")
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            gpus = find_gpus(backend)
         else:
             tf.config.set_visible_devices([], "GPU")  # they are the other backend's
     wish = getattr(args, "devices", None)  # None: nothing is trained
     several = wish == "all" or (wish and "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ)
     if several:
-        if keras.backend.backend() != "jax":
-            how = "pip install -r requirements-jax.txt, and KERAS_BACKEND=jax in the environment"
-            raise Mistake(f"several devices or processes need JAX: {how} (docs/scaling.md).")
+        if backend != "jax":
+            raise Mistake("several devices need JAX: pip install jax, and set KERAS_BACKEND=jax.")
         from common import distribution
 
         distribution.set_up(args)
-    if not on_tensorflow:
-        gpus = find_gpus(keras.backend.backend())
+    if backend != "tensorflow":
+        gpus = find_gpus(backend)
     if not users_level:  # it warns of retracing wherever batches differ in size
         tf.get_logger().setLevel("ERROR")
     if not gpus and (cards := nvidia_cards()):
-        print(f"{written[0]}{advice(cards[0], on_tensorflow, sys.platform)}", file=sys.stderr)
+        print(f"{written[0]}{advice(cards[0], backend, sys.platform)}", file=sys.stderr)
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
     capability = min((capability for _, capability in gpus), default=None)
     # JAX's bfloat16 on CPUs left numbers unset (0.12, AMX): float32 there.
-    flags = set(_cpuinfo("flags").split()) if on_tensorflow else set()
+    flags = set(_cpuinfo("flags").split()) if backend == "tensorflow" else set()
     precision = choose_precision(args.precision, capability, flags, convolutional)
     keras.config.set_floatx("float32")  # whatever ~/.keras/keras.json says
     keras.config.set_image_data_format("channels_last")
@@ -94,11 +93,12 @@ def start(args, *, convolutional):
     else:
         device = Device("cpu", cpu_name(), cores(), precision, cores())
         unit = "cores" if cores() > 1 else "core"
+    version = f" {sys.modules['jax'].__version__}" if backend == "jax" else ""
     print(
         f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}; TensorFlow "
-        f"{tf.__version__}, Keras {keras.__version__}, backend {keras.backend.backend()}"
+        f"{tf.__version__}, Keras {keras.__version__}, backend {backend}{version}"
     )
-    if gpus and on_tensorflow:
+    if gpus and backend == "tensorflow":
         print(too_new(gpus[0], tf.__version__, tf.sysconfig.get_build_info()), end="")
     return device
 
@@ -174,23 +174,22 @@ def nvidia_cards():
     return _nvidia_smi("name") or unnamed
 
 
-def advice(card, on_tensorflow, system):
+def advice(card, backend, system):
     """What to do where Keras's backend cannot use a card.
 
     Args:
         card: Its name.
-        on_tensorflow: Whether the backend is TensorFlow; else it is JAX.
+        backend: "tensorflow" or "jax".
         system: `sys.platform`.
     """
-    library, package, extra = "JAX", "jax", "cuda13"
-    if on_tensorflow:
-        library, package, extra = "TensorFlow", "tensorflow", "and-cuda"
+    names = {"tensorflow": ("TensorFlow", "and-cuda"), "jax": ("JAX", "cuda13")}
+    library, extra = names.get(backend, (backend, "cuda"))
     there = f"This machine has a GPU ({card}), but {library} cannot use it"
     if system == "win32":
         return f"{there} on Windows itself: run the lesson in WSL2."
-    missing = not_installed(package, extra)
+    missing = not_installed(backend, extra)
     if missing:
-        cure = f"pip install '{package}[{extra}]' brings them."
+        cure = f"pip install '{backend}[{extra}]' brings them."
         return f"{there}. Not installed by pip: {', '.join(missing)}. {cure}"
     return f"{there}. Its CUDA libraries are installed: is the driver too old (see nvidia-smi)?"
 

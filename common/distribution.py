@@ -68,12 +68,14 @@ def set_up(args):
     Raises:
         Mistake: The processes do not fit together.
     """
-    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
-        keras.utils.set_random_seed(args.seed)  # or else Keras would choose one for all
-        _join()
+    keras.utils.set_random_seed(args.seed)  # or else Keras would choose one, for all processes
+    several = "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ
+    timer = _join() if several else None
     distribution = EqualShares()
     numbers = {name: v for name, v in vars(args).items() if isinstance(v, int | float)}
     distribution.must_be_equal(zlib.crc32(repr(numbers).encode()) % 2**31, "the options")
+    if several:
+        timer.cancel()  # they have met, and spoken to one another
     keras.distribution.set_distribution(distribution)
     count, processes = jax.device_count(), jax.process_count()
     whose = f" of {processes} processes; this is process {jax.process_index()}"
@@ -82,13 +84,13 @@ def set_up(args):
 
 
 def _join():
-    """Wait for the other processes, but not for long."""
+    """Find the other processes; return the timer that ends the program if they do not answer."""
     count = os.environ["KERAS_DISTRIBUTION_NUM_PROCESSES"]
     place = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "the first node").split(",")[0]
 
     def give_up():
-        what = f"{count} processes have not met at {place} in {_PATIENCE} seconds. Does each run, "
-        what += "with a number of its own from 0, and can all reach number 0 there?"
+        what = f"{count} processes have not met at {place} in {_PATIENCE} s. Is each started, with "
+        what += "a number of its own from 0, and can they reach one another? (docs/scaling.md)"
         print(f"{os.path.basename(sys.argv[0])}: error: {what}", file=sys.stderr, flush=True)
         os._exit(1)  # JAX would wait on, and abort
 
@@ -101,14 +103,13 @@ def _join():
         keras.distribution.initialize()
     except (ValueError, RuntimeError) as error:
         raise Mistake(f"the processes cannot meet: {error}") from None
-    timer.cancel()
     atexit.register(_leave)
+    return timer
 
 
 def _leave():
     """End without JAX, which would wait for processes that wait for this one, or are gone."""
     if keras.distribution.distribution():  # not trained to the end
-        what = "This process ends before its training. If it names no error of its own, look at the"
-        print(f"{what} others: one of them has ended.", file=sys.stderr)
-        sys.stdout.flush()
+        why = "If no error is above, another process has failed."
+        print(f"Ended: the training is not complete. {why}", file=sys.stderr)
         os._exit(1)

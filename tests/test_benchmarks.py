@@ -36,6 +36,19 @@ def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
     assert f"Figures: {output}" in done.stdout
 
 
+def test_the_table_of_devices_has_a_row_for_the_cpu(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    done = lesson("benchmarks/gpu.py", "mnist", "--sample", "--epochs", 2, "--output", output)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(output.read_text(encoding="utf-8"))[-1]
+    assert figures["device"]["kind"] == "cpu"
+    first, later = figures["first_epoch"], figures["later_epoch"]
+    assert first + later == pytest.approx(figures["fit_seconds"])
+    accuracy = f"{figures['test_accuracy']:.2%}"
+    row = done.stdout.splitlines()[-1]
+    assert f"| {accuracy} | 2 | {first + later:.0f} s | {first:.1f} s | {later:.1f} s |" in row
+
+
 def test_ratios_are_ours_to_theirs():
     theirs = {"fit_seconds": 10.0, "epochs": [[4, 0.8, 1], [10, 0.8, 1]], "test_accuracy": 0.8}
     ours = {

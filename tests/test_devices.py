@@ -160,23 +160,23 @@ def test_the_advice_names_what_is_not_installed(monkeypatch):
     monkeypatch.setattr(
         metadata, "distributions", lambda: [SimpleNamespace(name=name) for name in installed]
     )
-    told = devices.advice("Tesla T4", True, "linux")
+    told = devices.advice("Tesla T4", "tensorflow", "linux")
     assert f"Not installed by pip: {CUBLAS}, nvidia-cudnn-cu12. pip install" in told
     installed.append("nvidia_cudnn_cu12")
-    assert f"by pip: {CUBLAS}. pip" in devices.advice("Tesla T4", True, "linux")
+    assert f"by pip: {CUBLAS}. pip" in devices.advice("Tesla T4", "tensorflow", "linux")
     installed.append(CUBLAS)
-    assert "is the driver too old" in devices.advice("Tesla T4", True, "linux")
+    assert "is the driver too old" in devices.advice("Tesla T4", "tensorflow", "linux")
     installed.remove("tensorflow")  # but tensorflow-cpu
-    assert "by pip: tensorflow. pip" in devices.advice("Tesla T4", True, "linux")
+    assert "by pip: tensorflow. pip" in devices.advice("Tesla T4", "tensorflow", "linux")
 
 
 def test_the_advice_on_windows_is_wsl2():
-    told = devices.advice("Tesla T4", True, "win32")
+    told = devices.advice("Tesla T4", "tensorflow", "win32")
     assert told == (
         "This machine has a GPU (Tesla T4), but TensorFlow cannot use it on Windows itself: run "
         "the lesson in WSL2."
     )
-    assert "WSL2" not in devices.advice("Tesla T4", True, "linux")
+    assert "WSL2" not in devices.advice("Tesla T4", "tensorflow", "linux")
 
 
 # What TensorFlow reports where it finds two cards of the newest kind, and may use them.

@@ -17,16 +17,18 @@ from common import backups, options
 pytest.importorskip("jax")
 JAX = {"KERAS_BACKEND": "jax"}
 MNIST, SIMPSONS = LESSONS[0], LESSONS[-1]
-SMALL = ["--sample", "--epochs", "4"]
+SMALL = ["--sample", "--epochs", "3"]
 
 
 # One device
 
 
 def test_mnist_learns_on_jax_what_it_learns_on_tensorflow(lesson, tmp_path):
-    done = lesson(MNIST.script, "--sample", "--output-dir", tmp_path, env=JAX)
+    done = lesson(MNIST.script, "--sample", "--epochs", 6, "--output-dir", tmp_path, env=JAX)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[0].endswith("backend jax")
+    import jax
+
+    assert done.stdout.splitlines()[0].endswith(f"backend jax {jax.__version__}")
     folder = run_folder(tmp_path)
     assert {path.name for path in folder.iterdir()} == MNIST.files
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
@@ -36,8 +38,8 @@ def test_mnist_learns_on_jax_what_it_learns_on_tensorflow(lesson, tmp_path):
 
 
 def test_the_simpsons_run_on_jax(lesson, tmp_path):
-    command = [*SIMPSONS.command, "--sample", "--output-dir", tmp_path]
-    done = lesson(*command, env=JAX)
+    command = [SIMPSONS.script, "--sample", "--epochs", 2, "--image-size", 48]
+    done = lesson(*command, "--output-dir", tmp_path, env=JAX)
     assert (done.returncode, done.stderr) == (0, "")
     folder = run_folder(tmp_path)
     assert {path.name for path in folder.iterdir()} == SIMPSONS.files
@@ -61,10 +63,8 @@ def test_several_devices_are_refused_on_tensorflow(lesson, tmp_path):
     ]:
         done = lesson(MNIST.script, *arguments, "--output-dir", tmp_path, env=env)
         assert done.returncode == 1
-        assert done.stderr == (
-            "train_mnist.py: error: several devices or processes need JAX: pip install -r "
-            "requirements-jax.txt, and KERAS_BACKEND=jax in the environment (docs/scaling.md).\n"
-        )
+        told = "several devices need JAX: pip install jax, and set KERAS_BACKEND=jax."
+        assert done.stderr == f"train_mnist.py: error: {told}\n"
 
 
 # Several devices: here of the CPU, each with threads of its own
@@ -175,13 +175,13 @@ def test_two_processes_train_one_model(start_two, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL to send on Windows")
 def test_one_that_is_killed_ends_the_other_and_both_are_resumed(start_two, tmp_path):
-    small = [SIMPSONS.script, "--sample", "--epochs", "3", "--image-size", "32"]
+    small = [SIMPSONS.script, "--sample", "--epochs", "2", "--image-size", "32"]
     processes = start_two(small)
-    read_until(processes[1], "Epoch 3/")  # of the plain model
+    read_until(processes[1], "Epoch 2/")  # of the plain model
     processes[1].send_signal(signal.SIGKILL)
     _, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode not in (0, None)
-    assert "one of them has ended" in errors or "another task died" in errors  # ours; JAX's
+    assert "another process has failed" in errors or "another task died" in errors  # ours; JAX's
     folders = [run_folder(tmp_path / name) for name in "01"]
     (tmp_path / "0" / "simpsons-cnn").rename(tmp_path / "both")  # on a disk that they share
     folders[1].rename(tmp_path / "both" / f"{folders[1].name}-2")
@@ -194,7 +194,7 @@ def test_one_that_is_killed_ends_the_other_and_both_are_resumed(start_two, tmp_p
     for folder in folders:
         for name in ["history.csv", "history-plain.csv"]:
             with open(folder / name, newline="") as file:
-                assert [row["epoch"] for row in csv.DictReader(file)] == list("012")
+                assert [row["epoch"] for row in csv.DictReader(file)] == list("01")
 
 
 def test_processes_with_other_options_end_at_once(start_two):
@@ -222,8 +222,8 @@ devices.start(args, convolutional=True)
     assert done.returncode == 1
     place = env["KERAS_DISTRIBUTION_JOB_ADDRESSES"]
     assert done.stderr.endswith(
-        f"-c: error: 2 processes have not met at {place} in 3 seconds. Does each run, with a "
-        "number of its own from 0, and can all reach number 0 there?\n"
+        f"-c: error: 2 processes have not met at {place} in 3 s. Is each started, with a number "
+        "of its own from 0, and can they reach one another? (docs/scaling.md)\n"
     )
 
 
