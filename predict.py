@@ -19,13 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from common import options
-
-if __name__ == "__main__":
-    options.answer_mistakes("predict.py")  # also where a package is not installed
-
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from common import options
 
 OUTPUTS = options.HOME / "outputs"
 BATCH = 100  # images at a time
@@ -36,11 +33,7 @@ _INK = 0.3  # of the way from the background to the strongest value: what counts
 
 
 def main():
-    parser = options.Parser(
-        description=__doc__.replace("    python", "  python"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = options.Parser((__doc__ or "").replace("    python", "  python"))
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or glob")
     parser.add_argument(
         "--run",
@@ -57,6 +50,7 @@ def main():
         help="print a line of JSON per image, for programs; no sheet without --output",
     )
     args = parser.parse_args()
+    options.explain_errors()
 
     run, results = find_run(args.run)
     found = {name: expand(name) for name in args.images}

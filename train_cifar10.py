@@ -37,13 +37,10 @@ from common import devices  # the options are checked by now, before the slow im
 
 device = devices.start(args, convolutional=args.model == "cnn")
 
-import time
-
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
-from sklearn.calibration import calibration_curve
 from sklearn.decomposition import PCA
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
@@ -65,10 +62,11 @@ plots.set_up(args.show)
 # until the end, and tells how the model does on new images.
 
 # %%
-(x_train, y_train), (x_test, y_test), source = datasets.load_cifar10(args.data_dir, args.sample)
-plots.set_note(source.note)
+(x_train, y_train), (x_test, y_test), source = datasets.load("cifar10", args.data_dir, args.sample)
 class_names = ["airplane", "automobile", "bird", "cat", "deer"]
 class_names += ["dog", "frog", "horse", "ship", "truck"]
+datasets.check(x_train, y_train, x_test, y_test, class_names, source)  # says what does not fit
+plots.set_note(source.note)
 print(f"Training set: x_train {x_train.shape}, y_train {y_train.shape}")
 print(f"Test set: x_test {x_test.shape}, y_test {y_test.shape}")
 
@@ -330,6 +328,7 @@ model.compile(
     loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1),
     optimizer=optimizer,
     metrics=["accuracy"],
+    steps_per_execution=20,  # batches for each return to Python: a GPU need not wait for it
 )
 untrained_loss, untrained_accuracy = model.evaluate(validation_data, verbose=0)
 print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}")
@@ -337,48 +336,30 @@ print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}"
 # %% [markdown]
 # ## Train the model
 #
-# An **epoch** is one pass over the training images. During training, Keras calls the
-# **callbacks**:
-#
-# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
-#   jumps more from epoch to epoch, so its best value depends more on chance.)
-# - `CSVLogger` writes loss and accuracy of each epoch to `history.csv`.
-# - `TerminateOnNaN` ends a training whose loss is not a number any more.
-# - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
-# - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
-#   `python train_cifar10.py --resume` continues with the epoch in which it was cut off.
+# An **epoch** is one pass over the training images. During training, Keras calls **callbacks**. The
+# list that `run.callbacks` returns has what every training here gets. `ModelCheckpoint` saves the
+# model as `best.keras` whenever its validation loss is the lowest so far. (Accuracy jumps more from
+# epoch to epoch, so its best value depends more on chance.) `CSVLogger` writes loss and accuracy of
+# each epoch to `history.csv`. Others end the training at Ctrl-C, or where the loss is not a number
+# any more, and back it up: if the program is killed, the same command with `--resume` and the run's
+# folder continues with the epoch in which it was cut off. The files are in the run's folder, in one
+# named after the model.
 #
 # `EarlyStopping` is not among them: it would end the training before the learning rate has decayed
 # to 0. The lesson on Fashion-MNIST tries it out.
 
 # %%
-callbacks = [
-    keras.callbacks.ModelCheckpoint(
-        run.folder / "best.keras",
-        monitor="val_loss",
-        save_best_only=True,
-        initial_value_threshold=run.best("val_loss"),  # after --resume: the best so far
-    ),
-    keras.callbacks.CSVLogger(run.folder / "history.csv", append=True),
-    keras.callbacks.TerminateOnNaN(),
-    runs.StopAtCtrlC(),
-    keras.callbacks.BackupAndRestore(  # keeps the last two backups until the run ends
-        run.folder / "backup", double_checkpoint=True, delete_checkpoint=False
-    ),
-]
-started = time.perf_counter()
 model.fit(
     training_data,
     validation_data=validation_data,
     epochs=args.epochs,
-    callbacks=callbacks,
+    callbacks=run.callbacks(args.model),
     shuffle=False,  # the pipeline shuffles
     verbose=run.verbose,
 )
-fit_seconds = time.perf_counter() - started
-history = run.history()  # of all epochs, those before a --resume included
-best_epoch = np.argmin(history["val_loss"]) + 1
-print(f"Trained for {fit_seconds:.0f} s; best epoch: {best_epoch}")
+history = run.history(args.model)  # of all epochs, those before a --resume included
+best_epoch = np.nanargmin(history["val_loss"]) + 1  # "nan": passes over epochs without a figure
+print(f"Trained for {run.seconds[args.model]:.0f} s; best epoch: {best_epoch}")
 
 # %% [markdown]
 # ## Look at the learning curves
@@ -472,8 +453,9 @@ if len(leaked):
 # predicted class: the diagonal holds the correct predictions.
 
 # %%
-model = keras.saving.load_model(run.folder / "best.keras")
-classifier = keras.Sequential([keras.Input((32, 32, 3)), *model.layers, keras.layers.Softmax()])
+keras.distribution.set_distribution(None)  # several GPUs (docs/scaling.md) are for `fit` alone
+model = keras.saving.load_model(run.path(args.model, "best.keras"))
+classifier = keras.Model(model.inputs[0], keras.layers.Softmax()(model.outputs[0]))
 classifier = devices.to_float32(classifier)  # other machines may be slow with 16-bit numbers
 kept = np.delete(np.arange(len(x_test)), leaked)  # indices of the other test images
 images = {"train": x_train, "validation": x_validation, "test": x_test}
@@ -490,11 +472,18 @@ for part, x in images.items():
     print(f"{part}: accuracy {accuracy:.2%}, loss {loss:.4f}")
 predicted = probabilities["test"].argmax(axis=1)
 
-text = classification_report(y_test, predicted, target_names=class_names, digits=4, zero_division=0)
+text = classification_report(
+    y_test,
+    predicted,
+    labels=range(len(class_names)),
+    target_names=class_names,
+    digits=4,
+    zero_division=0,
+)
 print(text)
 (run.folder / "report.txt").write_text(text, encoding="utf-8")
 
-matrix = confusion_matrix(y_test, predicted)
+matrix = confusion_matrix(y_test, predicted, labels=range(len(class_names)))
 most_common = plots.most_common_confusions(matrix, class_names)
 plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names, most_common)
 print(plots.most_common_confusions(matrix, class_names, count=5))
@@ -526,7 +515,7 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# confidence of about 80%, about 80% are correct. `plots.calibration` puts the predictions into ten
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
 # for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
 # the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
@@ -537,59 +526,18 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # For each bin, take the distance between accuracy and mean confidence. The **expected calibration
 # error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
-# `calibration_curve` does not return the numbers of images, so we count them.
 #
 # Two things act against each other here. With label smoothing, the loss is lowest at a probability
 # of 91% for the true class, which makes a model less confident. Overfitting makes it more
 # confident. Which of the two is stronger in this model?
 
 # %%
-accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
-bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, of each image
-_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+confidences, accuracies, counts = plots.calibration(y_test, probabilities["test"])
 scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
 title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
 print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
 curves = {"the model": (confidences, accuracies, counts)}
 plots.reliability(run.folder / "reliability.png", curves, title)
-
-# %% [markdown]
-# ## Where does the CNN look?
-#
-# This section is for the CNN; the MLP has no feature maps. The CNN ends with global max pooling and
-# one dense layer. The largest value of each feature map is multiplied by a weight; the logit of a
-# class is the sum of these products, plus a bias. A **class activation map** (Zhou and others,
-# 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each place,
-# without the pooling. It shows which places support the class.
-#
-# Read it with care. The largest values of two feature maps can lie at different places. The logit
-# adds them, but no single place of the map does. Also, the last feature maps have only 3x3 cells.
-# Each is drawn over 8x8 pixels, but it can depend on 51x51 pixels around them, which is most of the
-# image or all of it. (The last 8 rows and columns of pixels have no cell of their own, because max
-# pooling drops what does not fill its 2x2. For the plot, we repeat the last cells there.)
-#
-# In `activation_maps.png`, each image has the map of its predicted class below it: bright places
-# support the class, dark ones do not. First come correct predictions, then the most confident
-# errors. Each map has its own scale. Is the bright place on the object, or on its background?
-
-
-# %%
-def activation_maps(images, classes):
-    """How much each place of an image supports a class: shape (count, rows, columns)."""
-    before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
-    weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
-    feature_maps = before_pooling.predict(images, verbose=0)  # (count, rows, columns, filters)
-    maps = feature_maps @ weights  # a weighted sum at each place: (count, rows, columns, classes)
-    return maps[np.arange(len(images)), :, :, classes]  # of each image that of its own class
-
-
-if args.model == "cnn":
-    chosen = np.concatenate([np.flatnonzero(predicted == y_test)[:8], most_confident[:8]])
-    maps = activation_maps(x_test[chosen], predicted[chosen])
-    maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), mode="edge")  # repeats the last row and column
-    test_images = (x_test[chosen], maps, y_test[chosen], probabilities["test"][chosen], class_names)
-    title = "Bright: supports the predicted class (blue: correct; red: misclassified)"
-    plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
 
 # %% [markdown]
 # ## Save the model, and load it again
@@ -631,13 +579,54 @@ run.finish(
     source=source,
     class_names=class_names,
     preparation="square",  # how predict.py prepares an image: the middle square of a photo
-    model=classifier,
-    history=history,
-    fit_seconds=fit_seconds,
+    models={args.model: classifier},
+    scores={args.model: scores},
     labels=labels,
-    scores=scores,
     probabilities=probabilities["test"],
 )
+
+# %% [markdown]
+# ## Where does the CNN look?
+#
+# This section is for the CNN; the MLP has no feature maps. The CNN ends with global max pooling and
+# one dense layer. The largest value of each feature map is multiplied by a weight; the logit of a
+# class is the sum of these products, plus a bias. A **class activation map** (Zhou and others,
+# 2016; Oquab and others, 2015, for max pooling) adds up the weighted feature maps at each place,
+# without the pooling. It shows which places support the class.
+#
+# Read it with care. The largest values of two feature maps can lie at different places. The logit
+# adds them, but no single place of the map does. Also, the last feature maps have only 3x3 cells.
+# Each is drawn over 8x8 pixels, but it can depend on 51x51 pixels around them, which is most of the
+# image or all of it. (The last 8 rows and columns of pixels have no cell of their own, because max
+# pooling drops what does not fill its 2x2. For the plot, we repeat the last cells there.)
+#
+# In `activation_maps.png`, each image has the map of its predicted class below it: bright places
+# support the class, dark ones do not. First come correct predictions, then the most confident
+# errors. Each map has its own scale. Is the bright place on the object, or on its background?
+
+# %%
+dense_layers = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Dense)]
+
+
+def activation_maps(images, classes):
+    """How much each place of an image supports a class: shape (count, rows, columns)."""
+    before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
+    weights = dense_layers[-1].get_weights()[0]  # (filters, classes)
+    feature_maps = before_pooling.predict(images, verbose=0)  # (count, rows, columns, filters)
+    maps = feature_maps @ weights  # a weighted sum at each place: (count, rows, columns, classes)
+    return maps[np.arange(len(images)), :, :, classes]  # of each image that of its own class
+
+
+if len(dense_layers) == 1 and "pooling" in [layer.name for layer in classifier.layers]:
+    chosen = np.concatenate([np.flatnonzero(predicted == y_test)[:8], most_confident[:8]])
+    maps = activation_maps(x_test[chosen], predicted[chosen])
+    maps = np.pad(maps, ((0, 0), (0, 1), (0, 1)), mode="edge")  # repeats the last row and column
+    test_images = (x_test[chosen], maps, y_test[chosen], probabilities["test"][chosen], class_names)
+    title = "Bright: supports the predicted class (blue: correct; red: misclassified)"
+    plots.activation_maps(run.folder / "activation_maps.png", *test_images, title)
+else:
+    print("No activation maps: the model does not end in a layer called pooling and a dense one.")
+run.write_page()  # again, with this plot
 
 # %% [markdown]
 # ## Try it yourself
@@ -647,7 +636,7 @@ run.finish(
 #
 # 1. Remove the line that begins with `.map(`, and train both models. Then also give the pixels of
 #    all images the same random order, by the lines below, and train both again. Which model does
-#    worse than before? Why? The lines go below the one with `load_cifar10`:
+#    worse than before? Why? The lines go below the one with `datasets.load`:
 #
 #    ```
 #    order = np.random.default_rng(0).permutation(32 * 32)

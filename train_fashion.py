@@ -38,13 +38,10 @@ from common import devices  # the options are checked by now, before the slow im
 
 device = devices.start(args, convolutional=args.model == "cnn")
 
-import time
-
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
 
@@ -65,12 +62,13 @@ plots.set_up(args.show)
 # the files; we list them in the order of the numbers.
 
 # %%
-(x_train, y_train), (x_test, y_test), source = datasets.load_fashion_mnist(
-    args.data_dir, args.sample
+(x_train, y_train), (x_test, y_test), source = datasets.load(
+    "fashion-mnist", args.data_dir, args.sample
 )
-plots.set_note(source.note)
 class_names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 class_names += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+datasets.check(x_train, y_train, x_test, y_test, class_names, source)  # says what does not fit
+plots.set_note(source.note)
 print(f"Training set: x_train {x_train.shape}, y_train {y_train.shape}")
 print(f"Test set: x_test {x_test.shape}, y_test {y_test.shape}")
 
@@ -139,15 +137,22 @@ def augment_batch(images, labels):
 
 no_autotuning = tf.data.Options()
 no_autotuning.autotune.enabled = False  # for speed: tuning the pipeline delays epochs by up to 2 s
-batches = (
-    tf.data.Dataset.from_tensor_slices((x_train, keras.utils.to_categorical(y_train)))
-    .cache()
-    .shuffle(len(x_train), seed=args.seed)
-    .batch(args.batch_size)
-    .with_options(no_autotuning)
-)
-original_data = batches.prefetch(4)
-augmented_data = batches.map(augment_batch, num_parallel_calls=device.cores).prefetch(4)
+
+
+def pipeline(augmented=False):
+    """A pipeline of its own for each training: all see the images in the same order."""
+    batches = (
+        tf.data.Dataset.from_tensor_slices((x_train, keras.utils.to_categorical(y_train)))
+        .cache()
+        .shuffle(len(x_train), seed=args.seed)
+        .batch(args.batch_size)
+        .with_options(no_autotuning)
+    )
+    if augmented:
+        batches = batches.map(augment_batch, num_parallel_calls=device.cores)
+    return batches.prefetch(4)
+
+
 validation = (x_validation, keras.utils.to_categorical(y_validation))
 validation_data = tf.data.Dataset.from_tensor_slices(validation).batch(500)
 
@@ -203,22 +208,30 @@ plain.summary()
 #   differs. `--learning-rate` changes that of the last model only.
 # - The **metric** is for us: accuracy. It changes in jumps, so it has no useful gradient to
 #   follow.
+#
+# `steps_per_execution` is for speed: Keras returns to Python after 20 batches, so that a GPU need
+# not wait for it after each.
 
 # %%
 loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-plain.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=["accuracy"])
+
+
+def compile_model(model, optimizer, loss=loss):
+    model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"], steps_per_execution=20)
+
+
+compile_model(plain, keras.optimizers.Adam(2e-3))
 
 # %% [markdown]
 # ## Train the model, and watch it overfit
 #
-# An **epoch** is one pass over the training images. During training, Keras calls the
-# **callbacks**:
-#
-# - `CSVLogger` writes loss and accuracy of each epoch to a file, here `history-plain.csv`.
-# - `TerminateOnNaN` ends a training whose loss is not a number any more.
-# - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
-# - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
-#   `python train_fashion.py --resume` continues with the epoch in which it was cut off.
+# An **epoch** is one pass over the training images. During training, Keras calls **callbacks**. The
+# list that `run.callbacks` returns has what every training here gets. `CSVLogger` writes loss and
+# accuracy of each epoch to `history.csv`. `ModelCheckpoint` saves the model as `best.keras`
+# whenever its validation loss is the lowest so far. Others end the training at Ctrl-C, or where the
+# loss is not a number any more, and back it up: if the program is killed, the same command with
+# `--resume` and the run's folder continues with the epoch in which it was cut off; models that are
+# trained are not trained again. The files are in the run's folder, in one named after the training.
 #
 # Compare `accuracy` and `val_accuracy` as they are printed. The network **overfits**: it learns
 # details of its training images that do not hold for others. The training accuracy goes on rising,
@@ -226,42 +239,29 @@ plain.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=["accura
 # section "How far to trust a probability" looks for the reason.
 
 # %%
-models, histories, seconds = {}, {}, {}
+models, histories = {}, {}
 
 
 def train(name, model, data, more_callbacks=(), verbose=0):
-    """Fill `models`, `histories` and `seconds`; after --resume, those that are there stay."""
-    suffix = "" if name == args.model else f"-{name}"  # the last model's is history.csv
-    path = run.folder / f"trained{suffix}.keras"
+    """Fill `models` and `histories`."""
     print(f"Model: {name}", flush=True)
-    if not run.is_trained(suffix):
-        callbacks = [
-            *more_callbacks,
-            keras.callbacks.CSVLogger(run.folder / f"history{suffix}.csv", append=True),
-            keras.callbacks.TerminateOnNaN(),
-            runs.StopAtCtrlC(),
-            keras.callbacks.BackupAndRestore(  # keeps the last two backups until the run ends
-                run.folder / f"backup{suffix}", double_checkpoint=True, delete_checkpoint=False
-            ),
-        ]
-        started = time.perf_counter()
+    if not run.is_trained(name):  # it is where --resume found it so
         model.fit(
             data,
             validation_data=validation_data,
             epochs=args.epochs,
-            callbacks=callbacks,
+            callbacks=[*more_callbacks, *run.callbacks(name)],
             shuffle=False,  # the pipeline shuffles
             verbose=verbose,
         )
-        seconds[name] = time.perf_counter() - started
-        model.save(path)
-    history = histories[name] = run.history(suffix)  # those before a --resume included
-    models[name] = keras.saving.load_model(path)
+        model.save(run.path(name, "trained.keras"))
+    history = histories[name] = run.history(name)  # of epochs before a --resume, too
+    models[name] = keras.saving.load_model(run.path(name, "trained.keras"))
     last = f"accuracy {history['accuracy'][-1]:.1%}, validation {history['val_accuracy'][-1]:.1%}"
     print(f"Trained for {len(history['loss'])} epochs; in the last one: {last}")
 
 
-train("plain", plain, original_data, verbose=run.verbose)
+train("plain", plain, pipeline(), verbose=run.verbose)
 
 # %% [markdown]
 # ## Try one remedy at a time
@@ -276,9 +276,9 @@ train("plain", plain, original_data, verbose=run.verbose)
 
 # %%
 early_stopping_model = build()
-early_stopping_model.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=["accuracy"])
+compile_model(early_stopping_model, keras.optimizers.Adam(2e-3))
 stop = keras.callbacks.EarlyStopping(monitor="val_loss", patience=5, restore_best_weights=True)
-train("early-stopping", early_stopping_model, original_data, [stop])
+train("early-stopping", early_stopping_model, pipeline(), [stop])
 
 # %% [markdown]
 # **Dropout** (Srivastava and others, 2014) zeroes a random 30% of the outputs of the 128 units at
@@ -287,8 +287,8 @@ train("early-stopping", early_stopping_model, original_data, [stop])
 
 # %%
 dropout_model = build(keras.layers.Dropout(0.3))
-dropout_model.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=["accuracy"])
-train("dropout", dropout_model, original_data)
+compile_model(dropout_model, keras.optimizers.Adam(2e-3))
+train("dropout", dropout_model, pipeline())
 
 # %% [markdown]
 # **Weight decay** pulls each weight a little toward zero at each step. So no weight grows large for
@@ -296,9 +296,8 @@ train("dropout", dropout_model, original_data)
 
 # %%
 weight_decay_model = build()
-adamw = keras.optimizers.AdamW(2e-3, weight_decay=0.1)
-weight_decay_model.compile(loss=loss, optimizer=adamw, metrics=["accuracy"])
-train("weight-decay", weight_decay_model, original_data)
+compile_model(weight_decay_model, keras.optimizers.AdamW(2e-3, weight_decay=0.1))
+train("weight-decay", weight_decay_model, pipeline())
 
 # %% [markdown]
 # **Augmentation** shows each image in many versions. What is learned has to hold for flipped and
@@ -306,8 +305,8 @@ train("weight-decay", weight_decay_model, original_data)
 
 # %%
 augmentation_model = build()
-augmentation_model.compile(loss=loss, optimizer=keras.optimizers.Adam(2e-3), metrics=["accuracy"])
-train("augmentation", augmentation_model, augmented_data)
+compile_model(augmentation_model, keras.optimizers.Adam(2e-3))
+train("augmentation", augmentation_model, pipeline(augmented=True))
 
 # %% [markdown]
 # **Together**: early stopping, dropout and weight decay. We leave augmentation out: it shrinks the
@@ -316,9 +315,8 @@ train("augmentation", augmentation_model, augmented_data)
 
 # %%
 together_model = build(keras.layers.Dropout(0.3))
-adamw = keras.optimizers.AdamW(2e-3, weight_decay=0.1)
-together_model.compile(loss=loss, optimizer=adamw, metrics=["accuracy"])
-train("together", together_model, original_data, [stop])
+compile_model(together_model, keras.optimizers.AdamW(2e-3, weight_decay=0.1))
+train("together", together_model, pipeline(), [stop])
 
 # %% [markdown]
 # ## Train a larger model
@@ -385,10 +383,10 @@ def block(filters):
 
 
 if args.model == "mlp":
-    training_data, weight_decay = original_data, 0.02
+    training_data, weight_decay = pipeline(), 0.02
     hidden = [keras.layers.Flatten(), *dense(768), *dense(512)]
 else:
-    training_data, weight_decay = augmented_data, 0.3
+    training_data, weight_decay = pipeline(augmented=True), 0.3
     first_layer = keras.layers.Conv2D(8, kernel_size=2, activation="relu")
     hidden = [first_layer, *block(48), *block(96), *block(192), keras.layers.GlobalMaxPooling2D()]
 model = keras.Sequential(
@@ -408,15 +406,9 @@ learning_rate = keras.optimizers.schedules.CosineDecay(
 )
 optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
 smoothed_loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-model.compile(loss=smoothed_loss, optimizer=optimizer, metrics=["accuracy"])
-checkpoint = keras.callbacks.ModelCheckpoint(
-    run.folder / "best.keras",
-    monitor="val_loss",
-    save_best_only=True,
-    initial_value_threshold=run.best("val_loss"),  # after --resume: the best so far
-)
-train(args.model, model, training_data, [checkpoint], verbose=run.verbose)
-models[args.model] = keras.saving.load_model(run.folder / "best.keras")
+compile_model(model, optimizer, smoothed_loss)
+train(args.model, model, training_data, verbose=run.verbose)
+models[args.model] = keras.saving.load_model(run.path(args.model, "best.keras"))
 
 # %% [markdown]
 # ## Look at the learning curves
@@ -465,19 +457,21 @@ plots.save(figure, run.folder / "curves.png")
 # little too high. Their test accuracy is a fair estimate: the test set had no part in the choice.
 
 # %%
+keras.distribution.set_distribution(None)  # several GPUs (docs/scaling.md) are for `fit` alone
 images = {"train": x_train, "validation": x_validation, "test": x_test}
 labels = {"train": y_train, "validation": y_validation, "test": y_test}
 
 
 def evaluate(model):
     """The model with a softmax, its scores, and its probabilities for the test set."""
-    layers = [keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()]
-    classifier = devices.to_float32(keras.Sequential(layers))  # 16 bits may be slow elsewhere
+    classifier = keras.Model(model.inputs[0], keras.layers.Softmax()(model.outputs[0]))
+    classifier = devices.to_float32(classifier)  # other machines may be slow with 16-bit numbers
     scores, probabilities = {}, {}
     for part, x in images.items():
         probabilities[part] = classifier.predict(x, batch_size=500, verbose=0)  # a row per image
         accuracy = accuracy_score(labels[part], probabilities[part].argmax(axis=1))
-        scores[part] = {"accuracy": accuracy, "loss": log_loss(labels[part], probabilities[part])}
+        loss = log_loss(labels[part], probabilities[part], labels=range(len(class_names)))
+        scores[part] = {"accuracy": accuracy, "loss": loss}
     return classifier, scores, probabilities["test"]
 
 
@@ -508,11 +502,18 @@ plots.gaps(run.folder / "remedies.png", table, list(models))
 classifier, scores = classifiers[args.model], all_scores[args.model]
 probabilities = all_probabilities[args.model]
 predicted = probabilities.argmax(axis=1)
-text = classification_report(y_test, predicted, target_names=class_names, digits=4, zero_division=0)
+text = classification_report(
+    y_test,
+    predicted,
+    labels=range(len(class_names)),
+    target_names=class_names,
+    digits=4,
+    zero_division=0,
+)
 print(text)
 (run.folder / "report.txt").write_text(text, encoding="utf-8")
 
-matrix = confusion_matrix(y_test, predicted)
+matrix = confusion_matrix(y_test, predicted, labels=range(len(class_names)))
 most_common = plots.most_common_confusions(matrix, class_names)
 plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names, most_common)
 
@@ -539,7 +540,7 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# confidence of about 80%, about 80% are correct. `plots.calibration` puts the predictions into ten
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
 # for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
 # the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
@@ -550,7 +551,6 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # For each bin, take the distance between accuracy and mean confidence. The **expected calibration
 # error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
-# `calibration_curve` does not return the numbers of images, so we count them.
 #
 # We compare three models: the plain network, which overfits; the same network, stopped early; and
 # the last one. Read the diagram at a confidence of about 0.85: how many of these predictions are
@@ -567,20 +567,11 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # Is the last model underconfident? Label smoothing is a likely reason: with it, the loss is lowest
 # at a probability of 91% for the true class. To test this, set `label_smoothing=0`.
 
-
 # %%
-def calibration(probabilities):
-    """Of each bin of test images: mean confidence, accuracy, and the number of images."""
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == y_test
-    accuracies, confidences = calibration_curve(correct, confidence, n_bins=10)
-    bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9
-    return confidences, accuracies, np.unique(bins, return_counts=True)[1]
-
-
 reliability = {}
 for name in ("plain", "early-stopping", args.model):
-    reliability[name] = confidences, accuracies, counts = calibration(all_probabilities[name])
+    confidences, accuracies, counts = plots.calibration(y_test, all_probabilities[name])
+    reliability[name] = confidences, accuracies, counts
     own = all_scores[name]["test"]
     own["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
     own_confidence = all_probabilities[name].max(axis=1).mean()
@@ -648,14 +639,10 @@ run.finish(
     source=source,
     class_names=class_names,
     preparation="clothing",  # how predict.py prepares an image: cut out, inverted if need be
-    model=classifier,
-    history=histories[args.model],
-    fit_seconds=seconds.get(args.model),  # None: trained before a --resume
+    models=classifiers,
+    scores=all_scores,
     labels=labels,
-    scores=scores,
     probabilities=probabilities,
-    baseline=(models["plain"], histories["plain"], seconds.get("plain"), all_scores["plain"]),
-    remedies=all_scores,
 )
 
 # %% [markdown]
@@ -667,6 +654,6 @@ run.finish(
 #    its validation accuracy?
 # 2. Set the dropout to `0.7` in the line that begins with `dropout_model =`. Which of its three
 #    accuracies changes most?
-# 3. Train the last model with `--model cnn` on the original images: replace `augmented_data` with
-#    `original_data` in the line that begins with `training_data, weight_decay = augmented`. What
-#    happens to the gap?
+# 3. Train the last model with `--model cnn` on the original images: remove `augmented=True` from
+#    the line that begins with `training_data, weight_decay = pipeline(augmented`. What happens to
+#    the gap?

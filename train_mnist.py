@@ -33,13 +33,10 @@ from common import devices  # the options are checked by now, before the slow im
 
 device = devices.start(args, convolutional=True)
 
-import time
-
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
-from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, classification_report, confusion_matrix, log_loss
 from sklearn.model_selection import train_test_split
 
@@ -59,9 +56,10 @@ plots.set_up(args.show)
 # set. The test set waits until the end, and tells how the model does on new images.
 
 # %%
-(x_train, y_train), (x_test, y_test), source = datasets.load_mnist(args.data_dir, args.sample)
-plots.set_note(source.note)
+(x_train, y_train), (x_test, y_test), source = datasets.load("mnist", args.data_dir, args.sample)
 class_names = [str(digit) for digit in range(10)]
+datasets.check(x_train, y_train, x_test, y_test, class_names, source)  # says what does not fit
+plots.set_note(source.note)
 print(f"Training set: x_train {x_train.shape}, y_train {y_train.shape}")
 print(f"Test set: x_test {x_test.shape}, y_test {y_test.shape}")
 
@@ -221,7 +219,7 @@ model.compile(
     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     optimizer=keras.optimizers.Adam(learning_rate),
     metrics=["accuracy"],
-    steps_per_execution=10,  # ten batches for each return to Python: 7% faster
+    steps_per_execution=20,  # batches for each return to Python: a GPU need not wait for it
 )
 untrained_loss, untrained_accuracy = model.evaluate(validation_data, verbose=0)
 print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}")
@@ -229,48 +227,30 @@ print(f"Untrained: loss {untrained_loss:.3f}, accuracy {untrained_accuracy:.1%}"
 # %% [markdown]
 # ## Train the model
 #
-# An **epoch** is one pass over the training images. During training, Keras calls the
-# **callbacks**:
-#
-# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. (Accuracy
-#   jumps more from epoch to epoch, so its best value depends more on chance.)
-# - `CSVLogger` writes loss and accuracy of each epoch to `history.csv`.
-# - `TerminateOnNaN` ends a training whose loss is not a number any more.
-# - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
-# - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
-#   `python train_mnist.py --resume` continues with the epoch in which it was cut off.
+# An **epoch** is one pass over the training images. During training, Keras calls **callbacks**. The
+# list that `run.callbacks` returns has what every training here gets. `ModelCheckpoint` saves the
+# model as `best.keras` whenever its validation loss is the lowest so far. (Accuracy jumps more from
+# epoch to epoch, so its best value depends more on chance.) `CSVLogger` writes loss and accuracy of
+# each epoch to `history.csv`. Others end the training at Ctrl-C, or where the loss is not a number
+# any more, and back it up: if the program is killed, the same command with `--resume` and the run's
+# folder continues with the epoch in which it was cut off. The files are in the run's folder, in one
+# named after the training, here `cnn`.
 #
 # For each epoch, Keras prints the number of batches, loss and accuracy on the training images, and
 # those on the validation images (`val_loss`, `val_accuracy`).
 
 # %%
-callbacks = [
-    keras.callbacks.ModelCheckpoint(
-        run.folder / "best.keras",
-        monitor="val_loss",
-        save_best_only=True,
-        initial_value_threshold=run.best("val_loss"),  # after --resume: the best so far
-    ),
-    keras.callbacks.CSVLogger(run.folder / "history.csv", append=True),
-    keras.callbacks.TerminateOnNaN(),
-    runs.StopAtCtrlC(),
-    keras.callbacks.BackupAndRestore(  # keeps the last two backups until the run ends
-        run.folder / "backup", double_checkpoint=True, delete_checkpoint=False
-    ),
-]
-started = time.perf_counter()
 model.fit(
     training_data,
     validation_data=validation_data,
     epochs=args.epochs,
-    callbacks=callbacks,
+    callbacks=run.callbacks("cnn"),
     shuffle=False,  # the pipeline shuffles
     verbose=run.verbose,
 )
-fit_seconds = time.perf_counter() - started
-history = run.history()  # of all epochs, those before a --resume included
-best_epoch = np.argmin(history["val_loss"]) + 1
-print(f"Trained for {fit_seconds:.0f} s; best epoch: {best_epoch}")
+history = run.history("cnn")  # of all epochs, those before a --resume included
+best_epoch = np.nanargmin(history["val_loss"]) + 1  # "nan": passes over epochs without a figure
+print(f"Trained for {run.seconds['cnn']:.0f} s; best epoch: {best_epoch}")
 
 # %% [markdown]
 # ## Look at the learning curves
@@ -301,9 +281,10 @@ plots.save(figure, run.folder / "curves.png")
 # %% [markdown]
 # ## Evaluate on the test set
 #
-# We load the model of the best epoch and append a softmax, so that it outputs probabilities. Now
-# the test set is used; nothing is chosen by what it shows. The training images are evaluated
-# without augmentation and dropout this time. (`log_loss` is scikit-learn's name for the
+# We load the model of the best epoch and append a softmax, so that it outputs probabilities:
+# `keras.Model(inputs, outputs)` makes a model of the layers between the two, with their trained
+# weights. Now the test set is used; nothing is chosen by what it shows. The training images are
+# evaluated without augmentation and dropout this time. (`log_loss` is scikit-learn's name for the
 # cross-entropy.) Two measures per digit say more than accuracy:
 #
 # - **Precision**: of the images predicted to be a 7, the share that is a 7.
@@ -315,8 +296,9 @@ plots.save(figure, run.folder / "curves.png")
 # predictions.
 
 # %%
-model = keras.saving.load_model(run.folder / "best.keras")
-classifier = keras.Sequential([keras.Input((28, 28, 1)), *model.layers, keras.layers.Softmax()])
+keras.distribution.set_distribution(None)  # several GPUs (docs/scaling.md) are for `fit` alone
+model = keras.saving.load_model(run.path("cnn", "best.keras"))
+classifier = keras.Model(model.inputs[0], keras.layers.Softmax()(model.outputs[0]))
 classifier = devices.to_float32(classifier)  # other machines may be slow with 16-bit numbers
 images = {"train": x_train, "validation": x_validation, "test": x_test}
 labels = {"train": y_train, "validation": y_validation, "test": y_test}
@@ -324,15 +306,23 @@ scores, probabilities = {}, {}
 for part, x in images.items():
     probabilities[part] = classifier.predict(x, batch_size=500, verbose=0)  # a row per image
     accuracy = accuracy_score(labels[part], probabilities[part].argmax(axis=1))
-    scores[part] = {"accuracy": accuracy, "loss": log_loss(labels[part], probabilities[part])}
-    print(f"{part}: accuracy {accuracy:.2%}, loss {scores[part]['loss']:.4f}")
+    loss = log_loss(labels[part], probabilities[part], labels=range(len(class_names)))
+    scores[part] = {"accuracy": accuracy, "loss": loss}
+    print(f"{part}: accuracy {accuracy:.2%}, loss {loss:.4f}")
 predicted = probabilities["test"].argmax(axis=1)
 
-text = classification_report(y_test, predicted, target_names=class_names, digits=4, zero_division=0)
+text = classification_report(
+    y_test,
+    predicted,
+    labels=range(len(class_names)),
+    target_names=class_names,
+    digits=4,
+    zero_division=0,
+)
 print(text)
 (run.folder / "report.txt").write_text(text, encoding="utf-8")
 
-matrix = confusion_matrix(y_test, predicted)
+matrix = confusion_matrix(y_test, predicted, labels=range(len(class_names)))
 most_common = plots.most_common_confusions(matrix, class_names)
 plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names, most_common)
 
@@ -359,7 +349,7 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# confidence of about 80%, about 80% are correct. `plots.calibration` puts the predictions into ten
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
 # for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
 # the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
@@ -370,15 +360,12 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # For each bin, take the distance between accuracy and mean confidence. The **expected calibration
 # error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
-# `calibration_curve` does not return the numbers of images, so we count them.
 #
 # Nearly all predictions of this model are in the last bin. The other points stand for few images
 # each, so do not read much into any one of them.
 
 # %%
-accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
-bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, of each image
-_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+confidences, accuracies, counts = plots.calibration(y_test, probabilities["test"])
 scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
 title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
 print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
@@ -395,14 +382,11 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # of the image depends on its true digit alone. -ln(probability), the natural logarithm, is 0 at
 # 100%, 0.69 at 50% and 2.3 at 10%.
 #
-# `keras.Model(inputs, outputs)` makes a model of the layers between the two, with their trained
-# weights. Here it ends with the logits: `layers[-1]` is the softmax, `layers[-2]` the layer before.
-# The slice in `predict` is a batch of one image.
+# The model `model` outputs the logits. The slice in `predict` is a batch of one image.
 
 # %%
 hesitant = np.argmin(np.abs(confidence - 0.5))  # its index
-logit_model = keras.Model(classifier.inputs, classifier.layers[-2].output)
-logits = logit_model.predict(x_test[hesitant : hesitant + 1], verbose=0)[0]
+logits = model.predict(x_test[hesitant : hesitant + 1], verbose=0)[0]
 exponentials = np.exp(logits)
 softmax = exponentials / exponentials.sum()
 print(f"Test image {hesitant}, true {y_test[hesitant]}, predicted {predicted[hesitant]}:")
@@ -411,34 +395,6 @@ for digit, row in enumerate(zip(logits, exponentials, softmax, strict=True)):
     print("{:5}{:8.2f}{:11.3f}{:13.1%}".format(digit, *row))
 probability = softmax[y_test[hesitant]]
 print(f"Cross-entropy: -ln({probability:.3f}) = {-np.log(probability):.3f}")
-
-# %% [markdown]
-# ## Look inside the model
-#
-# What has the model learned, and what does each layer pass on? In all our plots of digits, high
-# numbers are dark. So in `filters.png`, which draws the **filters** of the first convolution, dark
-# cells are positive weights, and light ones negative; a middle gray is near 0. A filter that is
-# dark on one side and light on the other responds to an edge.
-#
-# `feature_maps.png` draws the first ten **feature maps** of each convolution for one test image,
-# after ReLU: the darker a place is, the more the filter responds there. The maps have 26x26, 11x11
-# and 3x3 places. In the first layer, you still see the digit, its edges or its strokes. Where the
-# background is gray, the filter also responds to empty paper. An empty map means that its filter
-# responds weakly or not at all to this image.
-
-# %%
-convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D)]
-filters = convolutions[0].get_weights()[0].transpose(3, 0, 1, 2)  # as images: (16, 3, 3, 1)
-pixels = 127.5 + 127.5 * filters / np.abs(filters).max()  # 0 to 255; a weight of 0 is 127.5
-names = [str(number) for number in range(len(filters))]
-plots.grid(run.folder / "filters.png", pixels, names, "Which filters find edges?", columns=8)
-
-map_model = keras.Model(classifier.inputs, [layer.output for layer in convolutions])
-shown = []
-for maps in map_model.predict(x_test[:1], verbose=0):  # of each layer: (1, height, width, filters)
-    shown.append(255 * maps[0].transpose(2, 0, 1)[:10, :, :, np.newaxis] / maps.max())
-title = f"Feature maps of a {y_test[0]}: ten of each convolution"
-plots.rows(run.folder / "feature_maps.png", shown, title, ["first", "second", "third"])
 
 # %% [markdown]
 # ## Save the model, and load it again
@@ -469,13 +425,44 @@ run.finish(
     source=source,
     class_names=class_names,
     preparation="digit",  # how predict.py prepares an image: as a digit on paper
-    model=classifier,
-    history=history,
-    fit_seconds=fit_seconds,
+    models={"cnn": classifier},
+    scores={"cnn": scores},
     labels=labels,
-    scores=scores,
     probabilities=probabilities["test"],
 )
+
+# %% [markdown]
+# ## Look inside the model
+#
+# What has the model learned, and what does each layer pass on? In all our plots of digits, high
+# numbers are dark. So in `filters.png`, which draws the **filters** of the first convolution, dark
+# cells are positive weights, and light ones negative; a middle gray is near 0. A filter that is
+# dark on one side and light on the other responds to an edge.
+#
+# `feature_maps.png` draws the first ten **feature maps** of each convolution for one test image,
+# after ReLU: the darker a place is, the more the filter responds there. The maps have 26x26, 11x11
+# and 3x3 places. In the first layer, you still see the digit, its edges or its strokes. Where the
+# background is gray, the filter also responds to empty paper. An empty map means that its filter
+# responds weakly or not at all to this image.
+
+# %%
+convolutions = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Conv2D)]
+shown = []
+for layer in convolutions:
+    map_model = keras.Model(classifier.inputs, layer.output)
+    maps = map_model.predict(x_test[:1], verbose=0)  # shape: (1, height, width, filters)
+    shown.append(255 * maps[0].transpose(2, 0, 1)[:10, :, :, np.newaxis] / maps.max())
+if convolutions:
+    filters = convolutions[0].get_weights()[0].transpose(3, 0, 1, 2)  # as images: (16, 3, 3, 1)
+    pixels = 127.5 + 127.5 * filters / np.abs(filters).max()  # 0 to 255; a weight of 0 is 127.5
+    names = [str(number) for number in range(len(filters))]
+    plots.grid(run.folder / "filters.png", pixels, names, "Which filters find edges?", columns=8)
+    title = f"Feature maps of a {y_test[0]}: ten of each convolution"
+    names = [f"convolution {number}" for number in range(1, len(shown) + 1)]
+    plots.rows(run.folder / "feature_maps.png", shown, title, names)
+else:
+    print("The model has no convolutional layer of its own to look at.")
+run.write_page()  # again, with these plots
 
 # %% [markdown]
 # ## Where this model comes from

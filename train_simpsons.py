@@ -36,14 +36,11 @@ from common import devices  # the options are checked by now, before the slow im
 
 device = devices.start(args, convolutional=True)
 
-import time
-
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from sklearn import metrics
-from sklearn.calibration import calibration_curve
 from sklearn.cluster import DBSCAN
 from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
@@ -64,7 +61,10 @@ plots.set_up(args.show)
 
 # %%
 images, published, source = folders.load(
-    args,
+    args.images,
+    place=args.data_dir / run.name,  # looked into without --images
+    sample=args.sample,
+    download=args.download,
     kaggle=("alexattia/the-simpsons-characters-dataset", "1.2 GB"),  # what --download fetches
     test_folder="kaggle_simpson_testset",  # its published test images
     min_images=290,  # of Kaggle's characters; a class of drawings or of your own needs three
@@ -220,10 +220,16 @@ def augment_batch(x, y):
     return augment(x, training=True), y  # training=False: images unchanged
 
 
-buffer_size = 500_000_000 // (3 * args.image_size**2)  # images in 500 MB
-shuffled = cached["train"].shuffle(buffer_size, seed=args.seed).batch(args.batch_size)
-plain_data = shuffled.prefetch(4)
-training_data = shuffled.map(augment_batch, num_parallel_calls=device.cores).prefetch(4)
+def pipeline(augmented=False):
+    """A pipeline of its own for each training: all see the images in the same order."""
+    buffer_size = 500_000_000 // (3 * args.image_size**2)  # images in 500 MB
+    batches = cached["train"].shuffle(buffer_size, seed=args.seed).batch(args.batch_size)
+    if augmented:
+        batches = batches.map(augment_batch, num_parallel_calls=device.cores)
+    return batches.prefetch(4)
+
+
+plain_data, training_data = pipeline(), pipeline(augmented=True)
 evaluation_data = {part: cached[part].batch(args.batch_size).prefetch(4) for part in parts}
 
 x_train = folders.ImageArray(cached["train"])  # indexed like an array; reads from the cache
@@ -279,9 +285,14 @@ plain.summary()
 
 # %%
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-plain.compile(loss=loss, optimizer=keras.optimizers.Adam(), metrics=["accuracy"])
+plain.compile(
+    loss=loss,
+    optimizer=keras.optimizers.Adam(),
+    metrics=["accuracy"],
+    steps_per_execution=20,  # batches for each return to Python: a GPU need not wait for it
+)
 counts = np.bincount(labels["train"])
-class_weight = dict(enumerate(counts.mean() / counts))
+class_weight = dict(enumerate((counts.mean() / counts).tolist()))  # {class: weight}
 
 # %% [markdown]
 # ## Train the model, and watch it overfit
@@ -289,60 +300,38 @@ class_weight = dict(enumerate(counts.mean() / counts))
 # An **epoch** is one pass over the training images. Compare `accuracy` and `val_accuracy` as they
 # are printed: the model **overfits** when it memorizes its training images, and does not get better
 # on others. A high training accuracy alone is no overfitting; what counts is the gap. `train` is
-# for both models. During training, Keras calls the **callbacks**:
-#
-# - `EarlyStopping`, for the plain model only, ends the training when the validation loss has not
-#   improved for five epochs.
-# - `ModelCheckpoint` saves the model whenever its validation loss is the lowest so far. The loss
-#   also counts how confident the model is in its errors. (The epoch with the highest accuracy can
-#   be another one.)
-# - `CSVLogger` writes loss and accuracy of each epoch to `history-plain.csv`.
-# - `TerminateOnNaN` ends a training whose loss is not a number any more.
-# - `StopAtCtrlC`, our own, ends the training at Ctrl-C, and the lesson goes on.
-# - `BackupAndRestore` saves weights and optimizer after each epoch. If the program is killed,
-#   `--resume` continues with the epoch in which it was cut off.
-#
-# When its training has ended, the best plain model is renamed to `trained-plain.keras`. Where this
-# file exists, `--resume` does not train that model again. `--skip-baseline` leaves out the plain
-# model.
+# for both models. During training, Keras calls **callbacks**. `EarlyStopping`, for the plain model
+# only, ends the training when the validation loss has not improved for five epochs. The list that
+# `run.callbacks` returns has what every training here gets. `ModelCheckpoint` saves the model as
+# `best.keras` whenever its validation loss is the lowest so far. The loss also counts how confident
+# the model is in its errors. (The epoch with the highest accuracy can be another one.) `CSVLogger`
+# writes loss and accuracy of each epoch to `history.csv`. Others end the training at Ctrl-C, or
+# where the loss is not a number any more, and back it up: if the program is killed, the same
+# command with `--resume` and the run's folder continues with the epoch in which it was cut off; a
+# model that is trained is not trained again. The files are in the run's folder, in one named after
+# the training.
 
 
 # %%
-def train(model, data, suffix="", more_callbacks=()):
-    """Train a model; return the seconds that it took. Its files have `suffix` in their names."""
-    callbacks = [
-        *more_callbacks,
-        keras.callbacks.ModelCheckpoint(
-            run.folder / f"best{suffix}.keras",
-            monitor="val_loss",
-            save_best_only=True,
-            initial_value_threshold=run.best("val_loss", suffix),  # after --resume: the best
-        ),
-        keras.callbacks.CSVLogger(run.folder / f"history{suffix}.csv", append=True),
-        keras.callbacks.TerminateOnNaN(),
-        runs.StopAtCtrlC(),
-        keras.callbacks.BackupAndRestore(
-            run.folder / f"backup{suffix}", double_checkpoint=True, delete_checkpoint=False
-        ),
-    ]
-    started = time.perf_counter()
-    model.fit(
-        data,
-        validation_data=evaluation_data["validation"],
-        epochs=args.epochs,
-        class_weight=class_weight,
-        callbacks=callbacks,
-        shuffle=False,  # the pipeline shuffles
-        verbose=run.verbose,
-    )
-    return time.perf_counter() - started
+def train(name, model, data, more_callbacks=()):
+    """Train a model; return the figures of its epochs, those before a --resume included."""
+    if not run.is_trained(name):  # it is where --resume found it so
+        model.fit(
+            data,
+            validation_data=evaluation_data["validation"],
+            epochs=args.epochs,
+            class_weight=class_weight,
+            callbacks=[*more_callbacks, *run.callbacks(name)],
+            shuffle=False,  # the pipeline shuffles
+            verbose=run.verbose,
+        )
+        model.save(run.path(name, "trained.keras"))
+    return run.history(name)
 
 
-plain_seconds = None  # not trained, or before a --resume
-if not args.skip_baseline and not run.is_trained("-plain"):
-    plain_seconds = train(plain, plain_data, "-plain", [keras.callbacks.EarlyStopping(patience=5)])
-    (run.folder / "best-plain.keras").replace(run.folder / "trained-plain.keras")
-histories = {} if args.skip_baseline else {"plain": run.history("-plain")}  # of all its epochs
+histories = {}
+stop = keras.callbacks.EarlyStopping(patience=5)
+histories["plain"] = train("plain", plain, plain_data, [stop])
 
 # %% [markdown]
 # ## Regularize the model
@@ -456,14 +445,13 @@ learning_rate = keras.optimizers.schedules.CosineDecay(
     0.0, warmup_target=args.learning_rate, warmup_steps=steps // 10, decay_steps=steps - steps // 10
 )
 optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=0.1)
-model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"])
+model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"], steps_per_execution=20)
 
 # %% [markdown]
 # This training has no `EarlyStopping`, so that the learning rate decays to zero.
 
 # %%
-fit_seconds = train(model, training_data)
-histories["regularized"] = run.history()  # those before a --resume included
+histories["regularized"] = train("regularized", model, training_data)
 
 # %% [markdown]
 # ## Look at the learning curves
@@ -510,33 +498,32 @@ plots.save(figure, run.folder / "curves.png")
 
 
 # %%
-def evaluate(name, path):
-    """The model of this file with a softmax, its scores, and its probabilities for each part.
+def evaluate(name):
+    """The best model of this training with a softmax, its scores, and its probabilities.
 
     It computes with 32-bit numbers: other machines may be slow with those of 16 bits.
     """
     print(f"\nThe {name} model")
-    layers = keras.saving.load_model(path).layers
-    inputs = keras.Input((args.image_size, args.image_size, 3))
-    classifier = devices.to_float32(keras.Sequential([inputs, *layers, keras.layers.Softmax()]))
+    model = keras.saving.load_model(run.path(name, "best.keras"))
+    classifier = keras.Model(model.inputs[0], keras.layers.Softmax()(model.outputs[0]))
+    classifier = devices.to_float32(classifier)
     scores, probabilities = {}, {}
     for part, y in labels.items():
         probabilities[part] = classifier.predict(evaluation_data[part], verbose=0)
         predicted = probabilities[part].argmax(axis=1)
         accuracy = metrics.accuracy_score(y, predicted)
-        macro_f1 = metrics.f1_score(y, predicted, average="macro")
-        loss = metrics.log_loss(y, probabilities[part], labels=range(len(class_names)))
+        known = range(len(class_names))
+        macro_f1 = metrics.f1_score(y, predicted, labels=known, average="macro", zero_division=0)
+        loss = metrics.log_loss(y, probabilities[part], labels=known)
         print(f"{part}: accuracy {accuracy:.2%}, macro F1 {macro_f1:.3f}, loss {loss:.3f}")
         scores[part] = {"accuracy": accuracy, "macro_f1": macro_f1, "loss": loss}
     print(f"gap: {100 * (scores['train']['accuracy'] - scores['test']['accuracy']):.1f} points")
     return classifier, scores, probabilities
 
 
-baseline = None
-if not args.skip_baseline:
-    plain_classifier, plain_scores, _ = evaluate("plain", run.folder / "trained-plain.keras")
-    baseline = (plain_classifier, histories["plain"], plain_seconds, plain_scores)
-classifier, scores, probabilities = evaluate("regularized", run.folder / "best.keras")
+keras.distribution.set_distribution(None)  # several GPUs (docs/scaling.md) are for `fit` alone
+plain_classifier, plain_scores, _ = evaluate("plain")
+classifier, scores, probabilities = evaluate("regularized")
 
 y_test, predicted = labels["test"], probabilities["test"].argmax(axis=1)
 text = metrics.classification_report(y_test, predicted, target_names=class_names, zero_division=0)
@@ -570,7 +557,7 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # ## How far to trust a probability
 #
 # A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `calibration_curve` puts the predictions into ten
+# confidence of about 80%, about 80% are correct. `plots.calibration` puts the predictions into ten
 # bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
 # for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
 # the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
@@ -581,20 +568,59 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # For each bin, take the distance between accuracy and mean confidence. The **expected calibration
 # error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
 # by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
-# `calibration_curve` does not return the numbers of images, so we count them.
 #
 # With few test images, many points are hollow, and only the last bin says much. Incorrect labels
 # lower its accuracy: there, a correct prediction counts as an error.
 
 # %%
-accuracies, confidences = calibration_curve(predicted == y_test, confidence, n_bins=10)
-bins = np.searchsorted(np.linspace(0, 1, 11)[1:-1], confidence)  # 0 to 9, of each image
-_, counts = np.unique(bins, return_counts=True)  # images in each bin that has any
+confidences, accuracies, counts = plots.calibration(y_test, probabilities["test"])
 scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
 title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
 print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
 curves = {"the model": (confidences, accuracies, counts)}
 plots.reliability(run.folder / "reliability.png", curves, title)
+
+# %% [markdown]
+# ## Save the model, and load it again
+#
+# One file holds the layers and their weights, from rescaling to softmax. Loaded, the model takes
+# images with pixels from 0 to 255 and outputs probabilities. It expects a batch; a single image is
+# a batch of one. A program of your own needs these lines and the class names, which are in
+# `results.json` in the order of the probabilities. `python predict.py photo.jpg` does the same
+# with the model of the newest run.
+
+# %%
+classifier.save(run.folder / "model.keras")
+loaded = keras.saving.load_model(run.folder / "model.keras")
+path = parts["test"].paths[0]
+if path.is_file():
+    first = loaded.predict(load_image(path)[tf.newaxis], verbose=0)[0]  # a batch of one image
+    print(f"{path}: predicted {class_names[first.argmax()]} ({first.max():.1%})")
+
+# %% [markdown]
+# ## The answer to the question
+#
+# On five of the Simpsons' characters, the plain model reaches a test macro F1 of 0.703, the
+# regularized one 0.973 (seeds 0, 1, 2). Most of the gain comes from global max pooling and from the
+# other changes of the network; augmentation, dropout and weight decay add little to that. On the
+# drawings, count the incorrect labels in `mistakes.png`: the published test images have none.
+#
+# `run.finish` writes all numbers to `results.json`, the errors to `mistakes.csv`, and everything
+# together to a page, `report.html`.
+
+# %%
+print(f"\nThe plain model: macro F1 {plain_scores['test']['macro_f1']:.3f} on unseen images.")
+print(f"The regularized model: macro F1 {scores['test']['macro_f1']:.3f}. {most_common}.\n")
+run.finish(
+    source=source,
+    class_names=class_names,
+    preparation="folder",  # how predict.py prepares an image: proportions kept, the rest black
+    models={"plain": plain_classifier, "regularized": classifier},
+    scores={"plain": plain_scores, "regularized": scores},
+    labels=labels,
+    probabilities=probabilities["test"],
+    files=parts["test"].paths,
+)
 
 # %% [markdown]
 # ## Where does the model look?
@@ -614,23 +640,28 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # errors. Each map has its own scale. Is the bright place on the character, or on the background? A
 # model that relies on the background may fail in another scene.
 
-
 # %%
+dense_layers = [layer for layer in classifier.layers if isinstance(layer, keras.layers.Dense)]
+
+
 def activation_maps(images, classes):
     """How much each place of an image supports a class: shape (count, rows, columns)."""
     before_pooling = keras.Model(classifier.inputs, classifier.get_layer("pooling").input)
-    weights = classifier.layers[-2].get_weights()[0]  # of the dense layer: (filters, classes)
+    weights = dense_layers[-1].get_weights()[0]  # (filters, classes)
     feature_maps = before_pooling.predict(images, verbose=0)  # (count, rows, columns, filters)
     maps = feature_maps @ weights  # a weighted sum at each place: (count, rows, columns, classes)
     return maps[np.arange(len(images)), :, :, classes]  # of each image that of its own class
 
 
-chosen = np.concatenate([correct[:: max(1, len(correct) // 4)][:4], most_confident[:4]])
-x_chosen = folders.ImageArray(cached["test"])[chosen]
-maps = activation_maps(x_chosen, predicted[chosen])
-test_images = (x_chosen, maps, y_test[chosen], probabilities["test"][chosen], class_names)
-title = "Bright: supports the predicted class (blue: correct; red: misclassified)"
-plots.activation_maps(run.folder / "activation_maps.png", *test_images, title, columns=4)
+if len(dense_layers) == 1 and "pooling" in [layer.name for layer in classifier.layers]:
+    chosen = np.concatenate([correct[:: max(1, len(correct) // 4)][:4], most_confident[:4]])
+    x_chosen = folders.ImageArray(cached["test"])[chosen]
+    maps = activation_maps(x_chosen, predicted[chosen])
+    test_images = (x_chosen, maps, y_test[chosen], probabilities["test"][chosen], class_names)
+    title = "Bright: supports the predicted class (blue: correct; red: misclassified)"
+    plots.activation_maps(run.folder / "activation_maps.png", *test_images, title, columns=4)
+else:
+    print("No activation maps: the model does not end in a layer called pooling and a dense one.")
 
 # %% [markdown]
 # ## Which labels would you doubt?
@@ -663,52 +694,7 @@ ten = [doubt for doubt in doubts[:10] if doubt[1].is_file()]
 frames = [load_image(path) for _, path, *_ in ten]
 names = [f"{label}?\n{path.name}" for _, path, label, _ in ten]
 plots.grid(run.folder / "doubtful.png", frames, names, "Does each show what its label says?", 5)
-
-# %% [markdown]
-# ## Save the model, and load it again
-#
-# One file holds the layers and their weights, from rescaling to softmax. Loaded, the model takes
-# images with pixels from 0 to 255 and outputs probabilities. It expects a batch; a single image is
-# a batch of one. A program of your own needs these lines and the class names, which are in
-# `results.json` in the order of the probabilities. `python predict.py photo.jpg` does the same
-# with the model of the newest run.
-
-# %%
-classifier.save(run.folder / "model.keras")
-loaded = keras.saving.load_model(run.folder / "model.keras")
-path = parts["test"].paths[0]
-if path.is_file():
-    first = loaded.predict(load_image(path)[tf.newaxis], verbose=0)[0]  # a batch of one image
-    print(f"{path}: predicted {class_names[first.argmax()]} ({first.max():.1%})")
-
-# %% [markdown]
-# ## The answer to the question
-#
-# On five of the Simpsons' characters, the plain model reaches a test macro F1 of 0.703, the
-# regularized one 0.973 (seeds 0, 1, 2). Most of the gain comes from global max pooling and from the
-# other changes of the network; augmentation, dropout and weight decay add little to that. On the
-# drawings, count the incorrect labels in `mistakes.png`: the published test images have none.
-#
-# `run.finish` writes all numbers to `results.json`, the errors to `mistakes.csv`, and everything
-# together to a page, `report.html`.
-
-# %%
-if baseline:
-    print(f"\nThe plain model: macro F1 {plain_scores['test']['macro_f1']:.3f} on unseen images.")
-print(f"The regularized model: macro F1 {scores['test']['macro_f1']:.3f}. {most_common}.\n")
-run.finish(
-    source=source,
-    class_names=class_names,
-    preparation="folder",  # how predict.py prepares an image: proportions kept, the rest black
-    model=classifier,
-    history=histories["regularized"],
-    fit_seconds=fit_seconds,
-    labels=labels,
-    scores=scores,
-    probabilities=probabilities["test"],
-    files=parts["test"].paths,
-    baseline=baseline,
-)
+run.write_page()  # again, with these plots
 
 # %% [markdown]
 # ## Try it yourself
@@ -721,7 +707,7 @@ run.finish(
 #    tells how many test images then share a group with training images. Does the test accuracy
 #    change by more than with another `--seed`?
 # 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
-#    in the line `fit_seconds = train(…)`. What happens to its gap?
+#    in the line `histories["regularized"] = train(…)`. What happens to its gap?
 # 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit
 #    then depends on all of each feature map. How do the bright places in `activation_maps.png`
 #    change, and what happens to the validation accuracy?

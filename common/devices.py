@@ -5,17 +5,21 @@ pipelines are TensorFlow's either way.
 """
 
 import contextlib
-import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import options
 from common.options import Mistake
+
+_PACKAGES = "tensorflow", "keras", "numpy", "matplotlib", "sklearn", "PIL", "jinja2"
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,9 @@ class Device:
 
 
 def start(args, *, convolutional):
-    """Import TensorFlow and Keras, set them up, and print what the lesson computes on.
+    """Start a program: import TensorFlow and Keras, set them up, and name the device.
+
+    From here on, a full disk and Ctrl-C end in a sentence (`options.explain_errors`).
 
     Args:
         args: The lesson's options: `precision`, `deterministic` and, of a training, `devices`.
@@ -48,13 +54,22 @@ def start(args, *, convolutional):
         A `Device`.
 
     Raises:
-        Mistake: There are to be several devices, but Keras does not compute on JAX.
+        Mistake: A package is not installed; or there are to be several devices, but Keras does
+            not compute on JAX.
     """
+    options.explain_errors()
+    wanted = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if wanted not in ("tensorflow", "jax"):
+        raise Mistake(f"KERAS_BACKEND={wanted}: the lessons compute on tensorflow or jax.")
+    for package in (*_PACKAGES, wanted):
+        if not importlib.util.find_spec(package):
+            file = "requirements-jax.txt" if package == "jax" else "requirements.txt"
+            raise Mistake(f"{package} is not installed: pip install -r {file}")
     users_level = "TF_CPP_MIN_LOG_LEVEL" in os.environ  # then all is shown that it admits
     # With op determinism, `map` makes its calls one after another, and reports that as an error.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if args.deterministic else "2")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX takes memory as needed
-    with contextlib.nullcontext([""]) if users_level else quiet() as written:
+    with contextlib.nullcontext() if users_level else quiet():
         import keras
         import tensorflow as tf
 
@@ -70,13 +85,18 @@ def start(args, *, convolutional):
             raise Mistake("several devices need JAX: pip install jax, and set KERAS_BACKEND=jax.")
         from common import distribution
 
-        distribution.set_up(args)
+        distribution.set_up(args.seed)
     if backend != "tensorflow":
         gpus = find_gpus(backend)
     if not users_level:  # it warns of retracing wherever batches differ in size
         tf.get_logger().setLevel("ERROR")
-    if not gpus and (cards := nvidia_cards()):
-        print(f"{written[0]}{advice(cards[0], backend, sys.platform)}", file=sys.stderr)
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    if not gpus and not hidden and shutil.which("nvidia-smi"):
+        cure = {"tensorflow": "tensorflow[and-cuda]", "jax": "jax[cuda13]"}[backend]
+        print(
+            f"Notice: the driver of an NVIDIA card is here, but {backend} finds no GPU. "
+            f"pip install '{cure}' may be missing; see docs/scaling.md."
+        )
     if args.deterministic:
         tf.config.experimental.enable_op_determinism()
     capability = min((capability for _, capability in gpus), default=None)
@@ -95,11 +115,9 @@ def start(args, *, convolutional):
         unit = "cores" if cores() > 1 else "core"
     version = f" {sys.modules['jax'].__version__}" if backend == "jax" else ""
     print(
-        f"Device: {device.name}, {device.count} {unit}{_memory(gpus)}; {precision}; TensorFlow "
+        f"Device: {device.name}, {device.count} {unit}; {precision}; TensorFlow "
         f"{tf.__version__}, Keras {keras.__version__}, backend {backend}{version}"
     )
-    if gpus and backend == "tensorflow":
-        print(too_new(gpus[0], tf.__version__, tf.sysconfig.get_build_info()), end="")
     return device
 
 
@@ -143,17 +161,14 @@ def to_float32(model):
     """Return a copy of a built Sequential or functional model that computes in float32.
 
     Trained in 16 bits, a model is saved like this, because it may be loaded on a machine where
-    16 bits are slow. The weights are equal: Keras keeps them in float32 anyway. What several
-    devices have trained is on one of this process from now on, for what follows the training.
+    16 bits are slow. The weights are equal: Keras keeps them in float32 anyway.
     """
     import keras
-
-    keras.distribution.set_distribution(None)
 
     def in_float32(layer):
         return layer.__class__.from_config(layer.get_config() | {"dtype": "float32"})
 
-    copy = keras.models.clone_model(model, clone_function=in_float32)
+    copy = keras.models.clone_model(model, clone_function=in_float32, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -166,107 +181,26 @@ def versions():
     return {"python": platform.python_version()} | {n: sys.modules[n].__version__ for n in names}
 
 
-def nvidia_cards():
-    """Names of the NVIDIA cards in this machine, unless its user has hidden them."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
-        return []
-    unnamed = ["an NVIDIA card" for _ in Path("/proc/driver/nvidia/gpus").glob("*")]
-    return _nvidia_smi("name") or unnamed
-
-
-def advice(card, backend, system):
-    """What to do where Keras's backend cannot use a card.
-
-    Args:
-        card: Its name.
-        backend: "tensorflow" or "jax".
-        system: `sys.platform`.
-    """
-    names = {"tensorflow": ("TensorFlow", "and-cuda"), "jax": ("JAX", "cuda13")}
-    library, extra = names.get(backend, (backend, "cuda"))
-    there = f"This machine has a GPU ({card}), but {library} cannot use it"
-    if system == "win32":
-        return f"{there} on Windows itself: run the lesson in WSL2."
-    missing = not_installed(backend, extra)
-    if missing:
-        cure = f"pip install '{backend}[{extra}]' brings them."
-        return f"{there}. Not installed by pip: {', '.join(missing)}. {cure}"
-    return f"{there}. Its CUDA libraries are installed: is the driver too old (see nvidia-smi)?"
-
-
-def not_installed(package, extra):
-    """What pip would install for `package[extra]` and has not: names of distributions, sorted."""
-    installed = {found.name.replace("_", "-") for found in importlib.metadata.distributions()}
-    if package not in installed:  # but another one in its place, such as tensorflow-cpu
-        return [package]
-    needed = importlib.metadata.requires(package)
-    ours = (text for text in needed if re.search(rf"extra == .{extra}.$", text))
-    return sorted({re.match(r"[\w.-]+", text)[0] for text in ours} - installed)
-
-
-def too_new(card, version, build):
-    """A line about a card that is newer than the newest that TensorFlow was built for; else "".
-
-    Args:
-        card: Its name, and its compute capability as a tuple.
-        version: TensorFlow's.
-        build: What `tf.sysconfig.get_build_info()` returns. Its `cuda_compute_capabilities` are
-            such as "sm_89" (machine code) and "compute_90" (which later cards translate).
-    """
-    built_for = build.get("cuda_compute_capabilities", [])
-    known = [int(found[1]) for text in built_for if (found := re.search(r"_(\d+)", text))]
-    newest = max(known, default=None)
-    name, (major, minor) = card
-    if newest is None or major * 10 + minor <= newest:
-        return ""
-    ours = f"TensorFlow {version}, with CUDA {build.get('cuda_version')}, was built for up to"
-    return (
-        f"{name} has compute capability {major}.{minor}; {ours} {newest // 10}.{newest % 10}. "
-        "It may take many minutes to start, or fail.\n"
-    )
-
-
 @contextlib.contextmanager
 def quiet():
-    """Keep back what libraries write to file descriptor 2, and yield a list that gets the text.
+    """Keep back what libraries write to file descriptor 2.
 
     TensorFlow writes a dozen lines at each start that ask nothing of its user. Where the start
     fails, they are shown.
     """
-    written, real = [], os.dup(2)
+    real = os.dup(2)
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:
         os.dup2(held.fileno(), 2)
         try:
-            yield written
+            yield
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
             os.close(real)
-            held.seek(0)
-            written.append(held.read().decode(errors="replace"))
             if isinstance(sys.exc_info()[1], Exception):  # not Ctrl-C
-                sys.stderr.write(written[0])
-
-
-def _nvidia_smi(field):
-    """A field of `nvidia-smi`, one string a card; empty where the program is not or fails."""
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.split("\n")[:-1]
-    return []
-
-
-def _memory(gpus):
-    """Memory of the first GPU or of the machine, as ", 24 GB"; empty where nobody tells."""
-    if gpus:
-        mebibytes = next(iter(_nvidia_smi("memory.total")), "")
-        return f", {int(mebibytes) / 1024:.0f} GB" if mebibytes.strip().isdigit() else ""
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return f", {total / 2**30:.0f} GB"
-    return ""
+                held.seek(0)
+                sys.stderr.write(held.read().decode(errors="replace"))
 
 
 def cores():

@@ -6,13 +6,12 @@ its own share of every batch, so all have the same weights.
 
 import atexit
 import os
+import signal
 import sys
 import threading
-import zlib
 
 import jax
 import keras
-import numpy as np
 import tensorflow as tf
 from jax.experimental import multihost_utils
 
@@ -34,11 +33,7 @@ class EqualShares(keras.distribution.DataParallel):
 
         Args:
             dataset: A `tf.data.Dataset` of batches, each a tuple of arrays, shape (count, ...).
-
-        Raises:
-            Mistake: Another process has another number of batches.
         """
-        self.must_be_equal(int(dataset.cardinality()), "the number of batches")
         devices = self.device_mesh.devices.size
 
         def share(*batch):
@@ -49,34 +44,22 @@ class EqualShares(keras.distribution.DataParallel):
 
         return dataset.map(share).prefetch(2)
 
-    def lowest(self, number):
-        """The lowest of the whole numbers that the processes give, one each at the same time."""
-        return int(multihost_utils.process_allgather(np.int32(number)).min())
 
-    def must_be_equal(self, number, what):
-        """Raise a Mistake unless all processes give the same whole number."""
-        if self.lowest(number) != -self.lowest(-number):
-            raise Mistake(f"{what} must be the same in all processes.")
-
-
-def set_up(args):
+def set_up(seed):
     """Join the other processes, if there are any, and let Keras divide each batch.
 
+    `keras.distribution.set_distribution(None)` ends it, after the training.
+
     Args:
-        args: The lesson's options.
+        seed: Of the lesson; the same in all processes.
 
     Raises:
         Mistake: The processes do not fit together.
     """
-    keras.utils.set_random_seed(args.seed)  # or else Keras would choose one, for all processes
-    several = "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ
-    timer = _join() if several else None
-    distribution = EqualShares()
-    numbers = {name: v for name, v in vars(args).items() if isinstance(v, int | float)}
-    distribution.must_be_equal(zlib.crc32(repr(numbers).encode()) % 2**31, "the options")
-    if several:
-        timer.cancel()  # they have met, and spoken to one another
-    keras.distribution.set_distribution(distribution)
+    keras.utils.set_random_seed(seed)  # or else Keras would choose one, for all processes
+    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
+        _join()
+    keras.distribution.set_distribution(EqualShares())
     count, processes = jax.device_count(), jax.process_count()
     whose = f" of {processes} processes; this is process {jax.process_index()}"
     whose *= processes > 1
@@ -84,27 +67,29 @@ def set_up(args):
 
 
 def _join():
-    """Find the other processes; return the timer that ends the program if they do not answer."""
+    """Find the other processes; end the program if they do not answer."""
     count = os.environ["KERAS_DISTRIBUTION_NUM_PROCESSES"]
     place = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "the first node").split(",")[0]
 
     def give_up():
         what = f"{count} processes have not met at {place} in {_PATIENCE} s. Is each started, with "
         what += "a number of its own from 0, and can they reach one another? (docs/scaling.md)"
-        print(f"{os.path.basename(sys.argv[0])}: error: {what}", file=sys.stderr, flush=True)
+        os.write(2, f"{Mistake(what)}\n".encode())
         os._exit(1)  # JAX would wait on, and abort
 
     print(f"Waiting for {count} processes to meet at {place}", flush=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C in one ends all: JAX tells the others
     timer = threading.Timer(_PATIENCE, give_up)
     timer.daemon = True
     timer.start()
     jax.config.update("jax_enable_preemption_service", False)  # it would ignore SIGTERM
     try:
         keras.distribution.initialize()
+        multihost_utils.sync_global_devices("start")  # they can speak to one another, too
     except (ValueError, RuntimeError) as error:
         raise Mistake(f"the processes cannot meet: {error}") from None
+    timer.cancel()
     atexit.register(_leave)
-    return timer
 
 
 def _leave():

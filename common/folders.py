@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from common import devices, downloads
-from common.datasets import SAMPLES, WORDS, DataError, Source, drawn
+from common import devices
+from common.datasets import SAMPLES, Source, drawn
+from common.options import DISK, Mistake
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _SIDE = 16  # of a thumbnail, in pixels
@@ -46,44 +48,45 @@ class Images:
         return Images(self.class_names, self.paths[i], self.labels[i], self.thumbnails[i])
 
 
-def load(args, *, kaggle, test_folder, min_images):
+def load(images, *, place, sample, download, kaggle, test_folder, min_images):
     """Find a folder that has a folder of images for each class, and check every image in it.
 
-    It is `args.images`, or else the folder of the script's name in `args.data_dir`, where
-    `args.download` puts Kaggle's images, or one folder in it. Where there is none, or with
-    `args.sample`, cartoons are drawn. Files are read, never changed.
+    It is `images`, or else `place`, or one folder in it. Where there is none, cartoons are drawn.
+    Files are read, never changed.
 
     Args:
-        args: The lesson's options.
+        images: A folder that the user named; None: look into `place`.
+        place: The folder where Kaggle's images are put.
+        sample: Take the drawings at once.
+        download: Fetch Kaggle's images into `place`, if there are none.
         kaggle: Owner and name of a data set of Kaggle's, and how large it is, in words.
         test_folder: The folder of its published test images, called <class>_<number>.
-        min_images: Where `test_folder` is there, classes with fewer images are left out, unless
-            `args.min_images` says otherwise. Elsewhere, a class needs three.
+        min_images: Where `test_folder` is there, classes with fewer images are left out.
+            Elsewhere, a class needs three.
 
     Returns:
         The `Images`; those of `test_folder` in a dict, by `published test`; the `Source`.
 
     Raises:
-        DataError: There are no images that can be read, or of one class only.
+        Mistake: There are no images that can be read, or of one class only.
     """
-    root, source = _find(args, *kaggle)
+    root, source = _find(images, place, sample, download, *kaggle)
     top = _class_root(root, test_folder)
     found = _list_classes(top, test_folder)
-    print(f"Data: {WORDS[source.kind]}, {top} ({sum(map(len, found.values())):,} images)")
+    words = {"folder": "from your folder", "kaggle": "downloaded", "sample": "the small sample"}
+    print(f"Data: {words[source.kind]}, {top} ({sum(map(len, found.values())):,} images)")
     if source.note:
         print(f"{source.note}.")
     published = _images_in(root / test_folder / test_folder) or _images_in(root / test_folder)
-    least = args.min_images or (min_images if published and source.kind != "sample" else _LEAST)
+    least = min_images if published and source.kind != "sample" else _LEAST
     checked = _check([*(path for files in found.values() for path in files), *published])
     found = {name: [path for path in files if path in checked] for name, files in found.items()}
     names = [name for name, files in found.items() if len(files) >= least]
     if rare := [f"{name} ({len(found[name])})" for name in found if name not in names]:
-        print(f"Left out, with fewer than {least} images (--min-images): {', '.join(rare)}")
+        print(f"Left out, with fewer than {least} images: {', '.join(rare)}")
     if len(names) < 2:
         left = f"only one class ({names[0]})" if names else "no class"
-        raise DataError(
-            f"{top}: {left} of at least {least} readable images (--min-images); two are needed."
-        )
+        raise Mistake(f"{top}: {left} of at least {least} readable images; two are needed.")
     images = _images(names, [(path, name) for name in names for path in found[name]], checked)
     # The character of homer_simpson_12.jpg is homer_simpson.
     known = sorted((path.stem.rpartition("_")[0], path) for path in published if path in checked)
@@ -102,21 +105,21 @@ def fold_count(images, groups, most):
         most: The wished number of folds.
 
     Raises:
-        DataError: A class has fewer than three groups.
+        Mistake: A class has fewer than three groups.
     """
     pairs = np.unique([groups, images.labels], axis=1)
     alone = np.bincount(pairs[0])[pairs[0]] == 1  # a group of one class only
     counts = np.bincount(pairs[1, alone], minlength=len(images.class_names))
     fewest, name = min(zip(counts, images.class_names, strict=True))
     if fewest < _LEAST:
-        raise DataError(
+        raise Mistake(
             f"{images.paths[0].parent.parent}: too few different images of {name}: they form "
             f"{fewest} of the {_LEAST} groups of near-duplicates that training, validation and "
-            "test need. Add different ones, or leave the class out by --min-images."
+            "test need. Add different ones, or move its folder away."
         )
     if fewest < most:
         text = f"Split into {fewest} folds instead of {most}, {fewest - 2} of them for training:"
-        print(f"{text} {name} has {fewest} different images. --min-images leaves it out.")
+        print(f"{text} {name} has {fewest} different images.")
     return min(most, fewest)
 
 
@@ -132,14 +135,14 @@ def link(parts):
         The `Path` that holds the folders.
 
     Raises:
-        DataError: A class is not in all of `train`, `validation` and `test`.
+        Mistake: A class is not in all of `train`, `validation` and `test`.
     """
     place = Path(tempfile.mkdtemp(prefix="lesson-images-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     for part, images in parts.items():
         for i, name in enumerate(images.class_names):
             if i not in images.labels and part in ("train", "validation", "test"):
-                raise DataError(f"too few different images of {name}: none is left for {part}.")
+                raise Mistake(f"too few different images of {name}: none is left for {part}.")
             (place / part / name).mkdir(parents=True)
         for i, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
             # In the order of `images`. TensorFlow looks at the content, and Keras at the ending:
@@ -162,14 +165,14 @@ def fill_cache(dataset, images):
         The labels in the dataset's order, integers, shape (count,).
 
     Raises:
-        DataError: A file cannot be read any more, or the disk is full.
+        Mistake: A file cannot be read any more, or the disk is full.
     """
     try:
         return np.array([label for _, label in dataset.as_numpy_iterator()])
     except tf.errors.OpError as error:
         gone = next((path for path in images.paths if not os.path.isfile(path)), None)
         what = f"{gone}: not there any more" if gone else "the images cannot be read and cached"
-        raise DataError(f"{what} ({type(error).__name__}). Is the disk full, or gone?") from None
+        raise Mistake(f"{what} ({type(error).__name__}). Is the disk full, or gone?") from None
 
 
 @dataclass(frozen=True)
@@ -195,46 +198,76 @@ class ImageArray:
 _HOW = "Make a folder for each class, with its images inside"
 
 
-def _find(args, kaggle, size):
+def _find(images, place, sample, download, kaggle, size):
     """The folder to look in, and its `Source`."""
-    root = args.images or args.data_dir / Path(args.begun["script"]).stem.removeprefix("train_")
-    if not args.sample:
-        if args.images or _names(root):
-            return root, Source("folder", root)
+    if not sample:
+        if images or _names(place):
+            return images or place, Source("folder", images or place)
         problem = f"--download fetches {kaggle} ({size})"
-        if args.download:
-            problem = downloads.from_kaggle(kaggle, size, root)
+        if download:
+            problem = _from_kaggle(kaggle, size, place)
             if not problem:
-                return root, Source("download", root)
+                return place, Source("kaggle", place)
         elif not SAMPLES.exists():
-            raise DataError(f"{root}: no images there. {_HOW}, or name another one with --images.")
+            raise Mistake(f"{place}: no images there. {_HOW}, or name another one with --images.")
         print(
-            f"\nNotice: no images in {root}; {problem}.\n"
+            f"\nNotice: no images in {place}; {problem}.\n"
             f"By hand: unpack https://www.kaggle.com/datasets/{kaggle} into it.\n"
             "Images of your own: --images DIR, with a folder for each class.\n"
             "Using the small sample: the figures below are those of a small sample.\n"
         )
-    place = SAMPLES / "cartoons"
-    if not place.exists():
+    drawings = SAMPLES / "cartoons"
+    if not drawings.exists():
         try:
-            drawn("write_cartoons", place)
+            drawn("write_cartoons", drawings)
         except OSError:  # a place that cannot be written to
-            place = Path(tempfile.mkdtemp(prefix="lesson-sample-")) / "cartoons"
-            atexit.register(shutil.rmtree, place.parent, ignore_errors=True)
-            drawn("write_cartoons", place)
-    return place, Source("sample", place, "Drawings made by this program, not frames of a film")
+            drawings = Path(tempfile.mkdtemp(prefix="lesson-sample-")) / "cartoons"
+            atexit.register(shutil.rmtree, drawings.parent, ignore_errors=True)
+            drawn("write_cartoons", drawings)
+    return drawings, Source("sample", drawings, "Drawings made by this program, not film frames")
+
+
+def _from_kaggle(handle, size, folder):
+    """Fetch a data set of Kaggle's into a folder that is not there yet, or empty.
+
+    Returns:
+        In words why it did not work, or None.
+
+    Raises:
+        OSError: The disk is full, or the folder not writable.
+    """
+    print(f"Downloading {handle} ({size}) from Kaggle into {folder}", flush=True)
+    partial = folder.with_name(f"{folder.name}.part")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tqdm's, in a notebook without ipywidgets
+            import kagglehub
+
+        found = kagglehub.dataset_download(handle, output_dir=str(partial), force_download=True)
+    except Exception as error:  # whatever kagglehub and its parts raise
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        return f"Kaggle did not give them ({type(error).__name__})"
+    folder.mkdir(parents=True, exist_ok=True)  # hidden files may be there
+    for entry in Path(found).iterdir():
+        if partial.exists():
+            entry.rename(folder / entry.name)
+        else:  # in Kaggle's and Colab's own notebooks, it is there already
+            (folder / entry.name).symlink_to(entry)
+    shutil.rmtree(partial, ignore_errors=True)
+    return None
 
 
 def _class_root(root, test_folder):
     """The folder whose own folders hold images: `root`, or the only such folder in it.
 
     Raises:
-        DataError: There is none, or nothing tells which of several is meant.
+        Mistake: There is none, or nothing tells which of several is meant.
     """
     try:
         os.listdir(root)
     except OSError as error:
-        raise DataError(f"{root}: cannot be read ({error.strerror}).") from None
+        raise Mistake(f"{root}: cannot be read ({error.strerror}).") from None
     inner = _folders(root, test_folder)
     filled = [folder for folder in inner if _images_in(folder)]
     if len(filled) > 1:
@@ -242,13 +275,13 @@ def _class_root(root, test_folder):
     holders = [f for f in inner if sum(map(bool, map(_images_in, _folders(f, test_folder)))) > 1]
     if len(holders) > 1 or (holders and filled):
         both = " and in ".join(str(folder) for folder in [*filled, *holders][:2])
-        raise DataError(f"{root}: images in {both}. Name the folder of class folders by --images.")
+        raise Mistake(f"{root}: images in {both}. Name the folder of class folders by --images.")
     if holders or filled:
         return holders[0] if holders else root
     closed = [f"{folder} may not be read" for folder in inner if not os.access(folder, os.R_OK)]
     what = "its images lie in no class folders" if _images_in(root) else "no images in its folders"
     what = closed[0] if closed else what
-    raise DataError(f"{root}: {what}. {_HOW} ({', '.join(EXTENSIONS)}).")
+    raise Mistake(f"{root}: {what}. {_HOW} ({', '.join(EXTENSIONS)}).")
 
 
 def _list_classes(top, test_folder):

@@ -13,9 +13,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from PIL import Image
 
 CORRECT, ERROR = "tab:blue", "tab:red"
-WIDTH = 8  # inches
+WIDTH, CAPTION = 8, 8.5  # inches; points
 
 _show = "ipykernel" in sys.modules  # a notebook shows each plot below its cell
 _note = ""
@@ -64,25 +65,57 @@ def save(figure, path):
 
 
 def grid(path, images, captions, title, columns=10, *, colors=None):
-    """Images in rows of `columns`, or of as many as the captions leave room for."""
-    size = 9 if _room_for(captions, 9) >= min(5, columns) else 7  # points
-    columns = min(columns, _room_for(captions, size))
-    rows = max(1, -(-len(images) // columns))
-    if rows > 1:
-        columns = -(-len(images) // rows)  # ten in rows of 5 and 5, not 7 and 3
-    cell = WIDTH / columns
+    """Images in rows of `columns`, or of as many as the captions leave room for.
+
+    All images have the same shape; a caption stands above each, and may have several lines.
+    """
+    captions = ["\n".join(_cut(line, 40) for line in text.split("\n")) for text in captions]
+    columns = max(1, min(columns, len(images), _room_for(captions)))
+    columns = -(-len(images) // max(1, -(-len(images) // columns)))  # 5 and 5, not 7 and 3
     lines = 1 + max((caption.count("\n") for caption in captions), default=0)
-    height = rows * (cell + 0.2 * lines) + 0.5 + (0.25 if _note else 0)
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for i, (axis, image, caption) in enumerate(zip(axes.flat, images, captions, strict=False)):
-        _image(axis, image)
-        axis.set_title(
-            _plain(caption), fontsize=size, pad=3, color=colors[i] if colors else "black"
-        )
+    cell = WIDTH / max(1, columns)  # inches
+    gap = (0.17 * lines + 0.06) / cell  # for a caption, in widths of a cell
+    mosaic, corners = _mosaic(images, columns, above=gap, beside=0.06)
+    height = WIDTH * mosaic.shape[0] / mosaic.shape[1] + 0.5 + (0.25 if _note else 0)
+    figure, axis = plt.subplots(figsize=(WIDTH, height))
+    axis.imshow(mosaic)
+    axis.axis("off")
+    for i, ((top, middle), caption) in enumerate(zip(corners, captions, strict=False)):
+        style = {"ha": "center", "va": "bottom", "fontsize": CAPTION, "linespacing": 1.1}
+        color = colors[i] if colors else "black"
+        axis.text(middle, top - 1, _plain(caption), color=color, **style)
     _title(figure, title)
     save(figure, path)
+
+
+def _mosaic(images, columns, above=0.0, beside=0.0):
+    """Images side by side, as one. Small ones are enlarged: nothing is blurred.
+
+    Args:
+        images: A sequence of arrays, shape (height, width, channels); None: an empty place.
+        columns: Images in a row.
+        above, beside: White space above and right of each, in widths of an image.
+
+    Returns:
+        The mosaic, uint8, shape (height, width, 3); of each image its top and its middle column.
+    """
+    if not len(images):
+        return np.full((1, 10, 3), 255, np.uint8), []
+    images = [None if image is None else _rgb(image) for image in images]
+    high, wide = max(image.shape[:2] for image in images if image is not None)
+    zoom = max(1, 100 // wide)  # so that white space is fine beside small images
+    high, wide = zoom * high, zoom * wide
+    step = round(wide * above) + high, round(wide * beside) + wide
+    rows = -(-len(images) // columns)
+    mosaic = np.full((rows * step[0], columns * step[1] - round(wide * beside), 3), 255, np.uint8)
+    corners = []
+    for i, image in enumerate(images):
+        bottom, left = (i // columns + 1) * step[0], i % columns * step[1]
+        if image is not None:
+            large = Image.fromarray(image).resize((wide, high), Image.Resampling.NEAREST)
+            mosaic[bottom - high : bottom, left : left + wide] = large
+        corners.append((bottom - high, left + wide / 2))
+    return mosaic, corners
 
 
 def counts(path, counts, class_names, title):
@@ -102,15 +135,17 @@ def rows(path, groups, title, names=("original", "augmented")):
     """One row of images for each group, named at the left; the last name serves the rest."""
     names = [names[min(i, len(names) - 1)] for i in range(len(groups))]
     columns = max(5, *(len(images) for images in groups))
-    height = len(groups) * WIDTH / (columns + 1.2) + 0.7
-    figure, axes = plt.subplots(len(groups), columns, figsize=(WIDTH, height), squeeze=False)
-    for row, images, name in zip(axes, groups, names, strict=True):
-        row[0].set_ylabel(_short(name), rotation=0, ha="right", va="center", fontsize=10)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        for axis, image in zip(row, images, strict=False):
-            _image(axis, image)
+    images = [image for own in groups for image in [*own, *[None] * (columns - len(own))]]
+    mosaic, corners = _mosaic(images, columns, above=0.06, beside=0.06)
+    height = WIDTH * mosaic.shape[0] / mosaic.shape[1] * columns / (columns + 1.2) + 0.7
+    figure, axis = plt.subplots(figsize=(WIDTH, height))
+    axis.imshow(mosaic)
+    middle = (mosaic.shape[0] / len(groups) - corners[0][0]) / 2
+    places = [top + middle for top, _ in corners[::columns]]
+    axis.set_yticks(places, map(_short, names), fontsize=10)
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     _title(figure, title)
     save(figure, path)
 
@@ -187,26 +222,39 @@ def activation_maps(path, images, maps, labels, probabilities, class_names, titl
     """
     captions, colors = _verdicts(labels, probabilities, class_names)
     captions = [caption.replace(" (", "\n(") for caption in captions]
-    columns = min(columns, len(images), _room_for(captions, 8))
-    rows = -(-len(images) // columns)
-    columns = -(-len(images) // rows)
-    height = rows * (2 * WIDTH / columns + 0.6) + 0.5
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for i, (image, map_) in enumerate(zip(images, maps, strict=True)):
-        axis = axes.flat[i]
-        _image(axis, image)
-        axis.set_title(_plain(captions[i]), fontsize=8, pad=3, color=colors[i])
-        gray = np.asarray(image, np.float32).mean(axis=-1)
-        tall, wide = gray.shape
-        below = (-0.5, wide - 0.5, 2.05 * tall, 1.05 * tall)  # under the image, in the same axes
-        axis.imshow(gray, cmap="gray", vmin=0, vmax=255, extent=below)
-        style = {"cmap": "inferno", "alpha": 0.6, "interpolation": "bilinear", "extent": below}
-        axis.imshow(map_, vmin=0, vmax=max(map_.max(), 1e-6), **style)
-        axis.set_ylim(2.05 * tall, -0.5)
-    _title(figure, title)
-    save(figure, path)
+    pairs = []
+    for image, map_ in zip(images, maps, strict=True):
+        image = _rgb(image)
+        high, wide, _ = image.shape
+        map_ = np.clip(map_ / max(map_.max(), 1e-6), 0, 1).astype(np.float32)
+        map_ = np.asarray(Image.fromarray(map_).resize((wide, high), Image.Resampling.BILINEAR))
+        gray = image.mean(axis=2, keepdims=True)
+        overlay = 0.4 * gray + 0.6 * 255 * matplotlib.colormaps["inferno"](map_)[..., :3]
+        white = np.full((max(1, high // 20), wide, 3), 255)
+        pairs.append(np.concatenate([image, white, overlay]).astype(np.uint8))
+    grid(path, pairs, captions, title, columns, colors=colors)
+
+
+def calibration(labels, probabilities, bins=10):
+    """Predictions in bins of equal width, by their confidence (Guo and others, 2017).
+
+    Args:
+        labels: True classes, integers, shape (count,).
+        probabilities: Predicted ones, shape (count, classes).
+
+    Returns:
+        Of each bin that is not empty, three arrays: mean confidence, accuracy, number of images.
+        The mean distance of the first two, weighted by the third, is the expected calibration
+        error (Naeini and others, 2015).
+    """
+    confidence = np.minimum(probabilities.max(axis=1).astype(float), 1)  # rounded, it may be above
+    correct = np.asarray(probabilities.argmax(axis=1) == labels, float)
+    edges = np.linspace(0, 1, bins + 1)
+    counts, _ = np.histogram(confidence, edges)
+    confidences, _ = np.histogram(confidence, edges, weights=confidence)
+    accuracies, _ = np.histogram(confidence, edges, weights=correct)
+    some = counts > 0
+    return confidences[some] / counts[some], accuracies[some] / counts[some], counts[some]
 
 
 def reliability(path, curves, title):
@@ -264,10 +312,10 @@ def gaps(path, accuracies, names):
     save(figure, path)
 
 
-def _room_for(captions, size):
-    """How many captions of `size` points fit side by side: at 9, a character takes 0.078 inches."""
+def _room_for(captions):
+    """How many captions fit side by side: at 9 points, a character takes 0.078 inches."""
     longest = max((len(line) for caption in captions for line in caption.split("\n")), default=0)
-    return max(1, int(WIDTH / (0.1 + 0.078 * size / 9 * longest)))
+    return max(1, int(WIDTH / (0.1 + 0.078 * CAPTION / 9 * longest)))
 
 
 def _plain(text):
@@ -275,9 +323,9 @@ def _plain(text):
     return text.replace("$", r"\$")
 
 
-def _cut(name):
-    """The beginning and the end of a long name: 24 characters."""
-    return name if len(name) <= 24 else f"{name[:15]}…{name[-8:]}"
+def _cut(name, most=24):
+    """The beginning and the end of a long name."""
+    return name if len(name) <= most else f"{name[: most - 9]}…{name[-8:]}"
 
 
 def _short(name):
@@ -308,10 +356,7 @@ def percent(probability):
     return f"{probability:.0%}" if probability < 0.995 else ">99%"
 
 
-def _image(axis, image):
-    """Draw one image, pixels 0 to 255; grey ones as ink: the higher the value, the darker."""
+def _rgb(image):
+    """An image of pixels 0 to 255 as RGB; a gray one as ink: the higher the value, the darker."""
     image = np.asarray(image, np.float32).astype(np.uint8)  # also of bfloat16
-    if image.shape[-1] == 1:
-        axis.imshow(image[..., 0], cmap="gray_r", vmin=0, vmax=255)
-    else:
-        axis.imshow(image)
+    return np.repeat(255 - image, 3, axis=2) if image.shape[2] == 1 else image

@@ -24,9 +24,8 @@ def write(folder, record, *, about, command, note="", network=None):
     for path in sorted(folder.glob("*.png")):
         if not path.name.startswith("predicted-"):
             plots[path.stem] = base64.b64encode(path.read_bytes()).decode("ascii")
-    networks = [("model", record)]
-    if baseline := record.get("baseline"):
-        networks = [("plain model", baseline), ("final model", record)]
+    models = record["models"]
+    networks = [(name, models[name]) for name in dict.fromkeys([*models][:1] + [*models][-1:])]
     here = Path(__file__).parent
     script = (here / "draw.js").read_text(encoding="utf-8") if network else ""
     loader = jinja2.FileSystemLoader(here)
@@ -44,8 +43,11 @@ def network(model):
     """The layers and weights of a trained Keras model, in JSON, for `draw.js`.
 
     Returns:
-        A text; "" where the model has a layer that `draw.js` does not know, or an option of one.
+        A text; "" where the model does not take one gray image of 28x28 pixels, or has a layer
+        that `draw.js` does not know, or an option of one.
     """
+    if model.input_shape[1:] != (28, 28, 1):
+        return ""
     layers = []
     for layer in model.layers:
         kind, config = type(layer).__name__, layer.get_config()
@@ -67,7 +69,7 @@ def network(model):
             layers.append({"kind": "pooling"})
         elif kind in ("Flatten", "Softmax"):
             layers.append({"kind": kind.lower()})
-        elif kind != "Dropout":  # which does nothing outside of training
+        elif kind not in ("Dropout", "InputLayer"):  # which do nothing outside of training
             return ""
         if config.get("activation") not in (None, "relu", "linear"):
             return ""

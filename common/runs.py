@@ -11,19 +11,25 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from common import backups, devices, options, report
-from common.options import BEGUN, FINISHED, Mistake
+from common import devices, options, report
+from common.options import Mistake
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+FINISHED = "results.json"  # it is there only if the run got to its end
 _PARTS = "train", "validation", "test"
-_SCORES = "loss", "accuracy", "macro_f1", "calibration_error"
 
 
 class Run:
@@ -37,104 +43,111 @@ class Run:
         model: The model's name, such as "cnn".
 
     Attributes:
-        folder: Its path. With `--resume`, it is that of the run that was cut off. A run that
-            ends before anything is written takes it away again.
+        folder: Its path; with `--resume`, that of the run that was cut off. A run that ends
+            before anything is written takes it away again.
         verbose: For `fit`: a progress bar on a terminal, a line per epoch in a file.
+        seconds: How long each training took, by its name. After `--resume`, of its last part.
+
+    Raises:
+        Mistake: The folder to resume is not one of this script's runs, is finished, or in use.
     """
 
     def __init__(self, args, device, model):
-        self.args, self.device, self.model, self._metric = args, device, model, "val_loss"
-        self.name = Path(args.begun["script"]).stem.removeprefix("train_")
-        in_notebook = "ipykernel" in sys.modules
-        self.verbose = 1 if in_notebook or sys.stdout.isatty() else 2
+        self.args, self.device, self.model = args, device, model
+        self.name = Path(args.script).stem.removeprefix("train_")
+        self.verbose = 1 if "ipykernel" in sys.modules or sys.stdout.isatty() else 2
+        self.seconds, self._folders = {}, {}
+        place = args.output_dir / f"{self.name}-{model}"
         if args.resume:
             self.folder = args.resume
-            if not (self.folder / BEGUN).exists():
-                raise Mistake(f"{self.folder} has been finished by another process meanwhile.")
-            for path in self.folder.glob("history*.csv"):
-                backups.write_rows(path, backups.rows(path))
-            self._remove_caches()  # of the run that was cut off
+            if self.folder.parent.name != place.name or not any(self.folder.glob("*/history.csv")):
+                raise Mistake(f"--resume: {self.folder} holds no training of {place.name}.")
+            if (self.folder / FINISHED).exists():
+                raise Mistake(f"--resume: {self.folder} is finished.")
         else:
-            started = time.strftime("%Y%m%d-%H%M%S")
-            self.folder = make_new(args.output_dir / f"{self.name}-{model}" / started)
+            self.folder = make_new(place / time.strftime("%Y%m%d-%H%M%S"))
             atexit.register(remove_if_empty, self.folder)
-            write_json(self.folder / BEGUN, args.begun)
-        atexit.register(self._remove_caches)
+        if fcntl:  # until this process ends
+            with contextlib.suppress(PermissionError):
+                self._lock = os.open(self.folder, os.O_RDONLY)
+                try:
+                    fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    what = "another process is training there"
+                    raise Mistake(f"--resume: {self.folder}: {what}.") from None
+                except OSError:  # a file system without locks
+                    pass
         print(f"Run folder: {self.folder}{', resumed' if args.resume else ''}")
 
-    def best(self, metric, suffix=""):
-        """The best value of a metric in `history.csv`: for `ModelCheckpoint`, after a resume.
+    # Trainings
 
-        Where the run is not resumed, what an earlier `fit` has left is taken away: a notebook's
-        cell that is run again trains anew.
+    def callbacks(self, name):
+        """Begin a training, and return the callbacks that every training has.
+
+        - `ModelCheckpoint` saves the model of the lowest validation loss as `best.keras`;
+        - `CSVLogger` writes each epoch's figures to `history.csv`;
+        - `TerminateOnNaN` ends the program where the loss is not a number;
+        - `StopAtCtrlC` ends the training at Ctrl-C, and the lesson goes on;
+        - `BackupAndRestore` saves weights and optimizer after each epoch, for `--resume`.
 
         Args:
-            metric: Such as "val_loss", of which the lowest value is the best, or "val_accuracy".
-                The best epoch in `results.json` is by it, too.
-            suffix: Of the files of another model, such as "-plain": `history-plain.csv`,
-                `best-plain.keras`, `backup-plain/` and, when it is trained,
-                `trained-plain.keras`.
+            name: Of the training, such as "plain"; the files are in a folder of this name in the
+                run's. Where it was used before, as by a notebook's cell that is run again, the
+                folder is `plain-2`. With `--resume`, the training continues in its folder.
 
         Returns:
-            A float; None where no best model was saved yet, or the file was cut off.
+            A list; put callbacks that change the model's weights before it.
         """
-        self.is_trained(suffix)
-        self._metric = metric
-        if not zipfile.is_zipfile(self.folder / f"best{suffix}.keras"):
-            return None
-        values = [float(row[metric]) for row in backups.rows(self.folder / f"history{suffix}.csv")]
-        return (min if metric.endswith("loss") else max)(values, default=None)
+        folder = self.folder / name
+        if not self._continues(name) or not folder.is_dir():
+            folder = make_new(folder)
+        self._folders[name] = folder
+        best = folder / "best.keras"
+        losses = [_number(row["val_loss"]) for row in _rows(folder / "history.csv")]
+        # After --resume: the lowest so far, if its model is there whole.
+        lowest = np.nanmin(losses) if losses and zipfile.is_zipfile(best) else None
+        return [
+            keras.callbacks.ModelCheckpoint(
+                best, monitor="val_loss", save_best_only=True, initial_value_threshold=lowest
+            ),
+            keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+            _StopAtNaN(raise_error=True),
+            *([] if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ else [StopAtCtrlC()]),
+            _Watch(self.seconds, name),
+            _Backup(folder / "backup", double_checkpoint=True, delete_checkpoint=False),
+        ]
 
-    def is_trained(self, suffix=""):
-        """Whether a resumed run has its `trained<suffix>.keras`; else, its files are removed."""
-        names = f"trained{suffix}.keras", f"best{suffix}.keras", f"history{suffix}.csv"
-        trained, best, history = (self.folder / name for name in names)
-        backup = self.folder / f"backup{suffix}"
-        if not self.args.resume:
-            for path in (trained, best, history):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(backup, ignore_errors=True)
-        # Of several processes, each may have been cut off a moment earlier than the others.
-        is_trained = zipfile.is_zipfile(trained)
-        if self.args.resume and not self._lowest(is_trained):
-            if is_trained:
-                trained.replace(best)
-            epochs = backups.check(backup, self._lowest)
-            rows = backups.rows(history)
-            backups.write_rows(history, [row for row in rows if int(row["epoch"]) < epochs])
-            is_trained = False
-        return is_trained
+    def path(self, name, file):
+        """The path of a training's file, such as `run.path("plain", "best.keras")`."""
+        return self._folders.get(name, self.folder / name) / file
 
-    def _lowest(self, number):
-        """The lowest of the numbers that all processes give; of one process, its own."""
-        distribution = keras.distribution.distribution()
-        return distribution.lowest(number) if distribution else number
+    def is_trained(self, name):
+        """Whether `--resume` found the `trained.keras` that a training leaves at its end."""
+        return self._continues(name) and zipfile.is_zipfile(self.path(name, "trained.keras"))
 
-    def history(self, suffix=""):
-        """The figures of all epochs, those before a resume included; `suffix` as for `best`.
+    def _continues(self, name):
+        return bool(self.args.resume) and name not in self._folders
 
-        A run that was killed between an epoch's row and its backup trains that epoch again: the
-        last row of each epoch counts, and `history.csv` is written anew without the others.
+    def history(self, name):
+        """The figures of all epochs of a training, those before `--resume` included.
 
         Returns:
-            A dict of lists, an entry per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`,
-            or whatever `CSVLogger` wrote.
+            A dict of lists, a float per epoch: `loss`, `accuracy`, `val_loss`, `val_accuracy`, or
+            whatever `CSVLogger` wrote; NaN where it wrote none, as with `validation_freq=2`.
 
         Raises:
-            Mistake: The loss was not a number. The run is left without a model, and is not
-                resumed: it would most likely end there again.
+            Mistake: The file is gone, or the validation loss was not a number.
         """
-        path = self.folder / f"history{suffix}.csv"
-        rows = backups.rows(path)
-        backups.write_rows(path, rows)
+        path = self.path(name, "history.csv")
+        rows = _rows(path)
+        if not rows:
+            raise Mistake(f"{path}: no epoch is in it. Was the folder removed?")
         for row in rows:
-            if not all(math.isfinite(float(value)) for value in row.values()):
-                self._forget()
-                raise Mistake(
-                    f"the loss is not a number any more (epoch {int(row['epoch']) + 1}): try a "
-                    "smaller --learning-rate. No model was saved."
-                )
-        return {key: [float(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+            if "nan" in row.values() or "inf" in row.values():
+                raise Mistake(_NO_NUMBER.format(int(row["epoch"]) + 1))
+        return {key: [_number(row[key]) for row in rows] for key in rows[0] if key != "epoch"}
+
+    # The end
 
     def best_of(self, model, source, class_names, test_count):
         """What `results.json` holds of the best finished run of another model on the same data.
@@ -164,79 +177,87 @@ class Run:
         return best
 
     def cache_file(self, part):
-        """The name of a file for `tf.data`'s cache, or "", which keeps it in memory."""
+        """The name of a file for `tf.data`'s cache, or "", which keeps it in memory.
+
+        The file is in a temporary folder in the run's, which goes when the program ends.
+        """
         if self.args.cache == "memory":
             return ""
-        self._remove_caches(part)  # of a notebook's cell that is run again
-        return str(self.folder / f"cache-{part}")
+        folder = tempfile.mkdtemp(prefix="cache-", dir=self.folder)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return os.path.join(folder, part)
 
     def finish(
         self,
-        *, source, class_names, preparation, model, history, fit_seconds, labels, scores,
-        probabilities, files=None, baseline=None, remedies=None,
+        *, source, class_names, preparation, models, scores, labels, probabilities, files=None,
     ):  # fmt: skip
-        """Write `mistakes.csv`, `results.json` and `report.html`, the last files of a run.
+        """Write `mistakes.csv`, `results.json` and `report.html`; remove the backups.
 
         Args:
             source: The `datasets.Source`.
             class_names: A name per class.
             preparation: How `predict.py` is to prepare an image: "digit", "clothing", "square"
                 or "folder" (see `prepare` in `predict.py`).
-            model: The trained Keras model; its parameters are counted.
-            history: What `history()` returned.
-            fit_seconds: How long `fit` took; after a resume, the last time.
+            models: The trained Keras models by the names of their trainings; the last is the
+                final one.
+            scores: For each of these names a dict of `train`, `validation`, `test` and perhaps
+                further parts; of each a dict of `loss` (mean cross-entropy in nats), `accuracy`
+                and, where they were computed, `macro_f1` and `calibration_error` (0 to 1).
             labels: A dict of `train`, `validation` and `test`: their true classes, integers,
                 shape (count,) each.
-            scores: The same with a dict of `loss` (mean cross-entropy in nats), `accuracy` and,
-                where they were computed, `macro_f1` and `calibration_error` (0 to 1) each. Of
-                further parts, such as a published test set, too.
-            probabilities: Those predicted for the test set, floats, shape (count, classes).
+            probabilities: Those that the final model predicts for the test set, floats, shape
+                (count, classes).
             files: The test images' files, for `mistakes.csv`; None: it has their indices.
-            baseline: Of a first model the same model, history, fit_seconds and scores.
-            remedies: The scores of each model that was tried, by its name.
         """
-        macro, per_class = _per_class(labels["test"], probabilities.argmax(axis=1), class_names)
-        scores = _rounded(scores)
-        further = {part: scores.pop(part) for part in list(scores) if part not in _PARTS}
-        scores["test"].pop("macro_f1", None)  # it stands in `macro`
-        scores["test"] |= macro
+        figures = {name: self._figures(name, models[name], scores[name]) for name in models}
+        final = figures[list(models)[-1]]
+        predicted = probabilities.argmax(axis=1)
+        macro, per_class = _per_class(labels["test"], predicted, class_names)
+        final["test"]["macro_f1"] = macro
         counts = {part: len(labels[part]) for part in _PARTS}
+        kept = {k: v for k, v in vars(self.args).items() if k not in _NOT_OPTIONS}
         data = {"source": source.kind, "path": str(source.path)} | counts
         record = {
             "lesson": self.name,
             "model": self.model,
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "options": self.args.begun["options"],
+            "options": {k: str(v) if isinstance(v, Path) else v for k, v in kept.items()},
             "versions": devices.versions(),
             "device": {k: getattr(self.device, k) for k in ("kind", "name", "count", "precision")},
             "data": data | {"classes": list(class_names)},
-            **self._trained(model, history, fit_seconds),
-            **scores,
+            **final,
             "per_class": per_class,
-            **({"further_tests": further} if further else {}),
-            **({"baseline": self._trained(*baseline)} if baseline else {}),
-            **({"remedies": {k: _rounded(v) for k, v in remedies.items()}} if remedies else {}),
-            "script": self.args.begun["script"],
+            "models": figures,
+            "script": self.args.script,
             "preparation": preparation,
             "resumed": bool(self.args.resume),
         }
         self._write_mistakes(class_names, labels["test"], probabilities, files)
         write_json(self.folder / FINISHED, record)
-        about, command = self.args.about, self.args.begun["command"]
-        network = report.network(model) if preparation == "digit" else None
-        told = {"about": about, "command": command, "note": source.note, "network": network}
-        report.write(self.folder, record, **told)
-        self._forget()
+        network = report.network(list(models.values())[-1]) if preparation == "digit" else None
+        self._page = {"record": record, "note": source.note, "network": network}
+        self.write_page()
+        for path in self.folder.glob("*/backup"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def write_page(self):
+        """Write `report.html`, with the plots that are there; after `finish`."""
+        about, command = self.args.about, self.args.command
+        report.write(self.folder, about=about, command=command, **self._page)
         print(f"Run folder: {self.folder}")
 
-    def _trained(self, model, history, fit_seconds, scores=None):
-        best = np.argmin if self._metric.endswith("loss") else np.argmax
+    def _figures(self, name, model, scores):
+        history = self.history(name)
+        seconds = None if self.args.resume else self.seconds.get(name)
         return {
             "parameters": model.count_params(),
             "epochs": len(history["loss"]),
-            "best_epoch": int(best(history[self._metric])) + 1,
-            "fit_seconds": None if fit_seconds is None else round(fit_seconds, 1),
-            **_rounded({part: scores[part] for part in _PARTS} if scores else {}),
+            "best_epoch": int(np.nanargmin(history["val_loss"])) + 1,
+            "fit_seconds": seconds and round(seconds, 1),
+            **{
+                part: {key: round(float(value), 6) for key, value in own.items()}
+                for part, own in scores.items()
+            },
         }
 
     def _write_mistakes(self, class_names, y_test, probabilities, files):
@@ -251,30 +272,21 @@ class Run:
             rows.append([i if files is None else files[i], *pair, f"{confidence[i]:.4f}"])
         write_table(self.folder / "mistakes.csv", names, rows)
 
-    def _remove_caches(self, part=""):
-        for path in self.folder.glob(f"cache-{part}*"):
-            with contextlib.suppress(OSError):  # Windows: it is open
-                path.unlink()
 
-    def _forget(self):
-        """Take away what only `--resume` needs."""
-        (self.folder / BEGUN).unlink(missing_ok=True)  # first: without it, it is not resumed
-        for path in self.folder.glob("*.keras"):
-            if path.name != "model.keras":
-                path.unlink(missing_ok=True)
-        for path in self.folder.glob("backup*"):
-            shutil.rmtree(path, ignore_errors=True)
+_NOT_OPTIONS = "script", "command", "about", "resume"
+_NO_NUMBER = "the loss is not a number any more (epoch {}): try a smaller --learning-rate. "
+_NO_NUMBER += "No model was saved."
 
 
 class StopAtCtrlC(keras.callbacks.Callback):
-    """Ends the training after the step in which Ctrl-C is pressed; a second one is as ever.
-
-    One of several processes ends, and the others with it.
-    """
+    """Ends the training after the step in which Ctrl-C is pressed; a second one is as ever."""
 
     def on_train_begin(self, logs=None):
         self.epoch = 1
         self.former = signal.getsignal(signal.SIGINT)
+        other = getattr(self.former, "__self__", None)
+        if isinstance(other, StopAtCtrlC):  # of a training that ended in an error
+            self.former = other.former
         signal.signal(signal.SIGINT, self._stop)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -283,35 +295,81 @@ class StopAtCtrlC(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         signal.signal(signal.SIGINT, self.former)
 
-    def _stop(self, *arguments):
+    def _stop(self, *_):
         signal.signal(signal.SIGINT, self.former)
-        if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:  # the others would wait for this one
-            self.former(*arguments)
         self.model.stop_training = True
         what = f"Ctrl-C in epoch {self.epoch}: training ends here, and the lesson goes on."
         print(f"\n{what} Press it again at once to end the program.", flush=True)
 
 
+class _StopAtNaN(keras.callbacks.TerminateOnNaN):
+    """Ends the program with a sentence, before the weights reach the backup."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+
+    def on_batch_end(self, batch, logs=None):
+        try:
+            super().on_batch_end(batch, logs)
+        except RuntimeError:
+            raise Mistake(_NO_NUMBER.format(self.epoch)) from None
+
+
+class _Watch(keras.callbacks.Callback):
+    """Looks whether the model outputs logits, and takes the time."""
+
+    def __init__(self, seconds, name):
+        super().__init__()
+        self.seconds, self.name = seconds, name
+
+    def on_train_begin(self, logs=None):
+        last = self.model.layers[-1]
+        softmax = getattr(last, "activation", None) is keras.activations.softmax
+        if softmax or isinstance(last, keras.layers.Softmax):
+            raise Mistake(
+                f"the model ends in a softmax ({last.name}). Leave it out, and keep "
+                "from_logits=True: a softmax is appended after the training."
+            )
+        self.started = time.perf_counter()
+
+    def on_train_end(self, logs=None):
+        self.seconds[self.name] = time.perf_counter() - self.started
+
+
+class _Backup(keras.callbacks.BackupAndRestore):
+    """Says so where Keras cannot read a backup, nor the one before it."""
+
+    def on_train_begin(self, logs=None):
+        try:
+            super().on_train_begin(logs)
+        except (OSError, ValueError):
+            what = "cannot be read, or is of another model. Begin a new run, without --resume"
+            raise Mistake(f"{self.backup_dir}: {what}.") from None
+
+
+def _rows(path):
+    """The last row of each epoch that `CSVLogger` wrote: dicts of texts."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return list({row["epoch"]: row for row in csv.DictReader(file)}.values())
+    except FileNotFoundError:
+        return []
+
+
+def _number(text):
+    return math.nan if text in ("", "NA") else float(text)
+
+
 def _per_class(y_test, predicted, class_names):
-    """Macro precision, recall and F1, and those of each class, by name."""
-    names = "precision", "recall", "f1"
-    *found, support = precision_recall_fscore_support(
-        y_test, predicted, labels=range(len(class_names)), zero_division=0
-    )
-    found = dict(zip(names, found, strict=True))  # the macro ones: of the classes that occur
-    macro = {f"macro_{name}": float(own[support > 0].mean()) for name, own in found.items()}
+    """The macro F1, and by name precision, recall, F1 and support of each class."""
+    settings = {"labels": range(len(class_names)), "zero_division": 0}
+    columns = precision_recall_fscore_support(y_test, predicted, **settings)
     per_class = {}
-    for i, name in enumerate(class_names):
-        own = {key: float(values[i]) for key, values in found.items()}
-        per_class[name] = own | {"support": int(support[i])}
-    return macro, per_class
-
-
-def _rounded(scores):
-    return {
-        part: {key: round(float(own[key]), 6) for key in _SCORES if key in own}
-        for part, own in scores.items()
-    }
+    for name, values in zip(class_names, zip(*columns, strict=True), strict=True):
+        keys = "precision", "recall", "f1", "support"
+        per_class[name] = dict(zip(keys, (value.item() for value in values), strict=True))
+    macro = f1_score(y_test, predicted, average="macro", **settings)
+    return round(float(macro), 6), per_class
 
 
 def make_new(stem):
@@ -339,6 +397,4 @@ def write_table(path, names, rows):
 
 def remove_if_empty(folder):
     with contextlib.suppress(OSError):
-        if [path.name for path in folder.iterdir()] == [BEGUN]:
-            (folder / BEGUN).unlink()
         folder.rmdir()

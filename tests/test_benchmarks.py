@@ -1,4 +1,4 @@
-"""`benchmarks/`: that it runs, and what its ratios are."""
+"""`benchmarks/`: that it runs, what its ratios are, and that its changes fit today's lessons."""
 
 import json
 import sys
@@ -9,56 +9,50 @@ from conftest import REPO
 sys.path.insert(0, str(REPO / "benchmarks"))
 import beside_the_tutorials
 import faults
+import gpu
 import ideas
-import side
+import shared
 
 from common import options
 
+STORED = REPO / "outputs" / "reference"
+MNIST = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
 
-def test_both_sides_are_measured_on_the_same_pictures(lesson, tmp_path):
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# Beside the tutorials, and on a GPU
+
+
+@pytest.mark.slow
+def test_both_sides_are_measured_on_the_same_images(lesson, tmp_path):
     output = tmp_path / "figures.json"
     command = ["--sample", "--epochs", 1, "--precision", "float32", "--output", output, "mnist"]
     done = lesson("benchmarks/beside_the_tutorials.py", *command)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    figures = json.loads(output.read_text(encoding="utf-8"))
-    for who in ("tutorial", "lesson"):
-        measured = figures["mnist"][who]
-        seconds = [seconds for seconds, _, _ in measured["epochs"]]
-        assert len(seconds) == 1
-        assert 0 < seconds[0] <= measured["fit_seconds"] + 0.01
-        assert 0.2 < measured["test_accuracy"] < 1
-        assert measured["precision"] == "float32"
-        assert measured["peak_megabytes"] > figures["import"] > 100
-    assert 0 <= figures["mnist"]["lesson"]["waiting"] < 1
-    assert len(figures["mnist"]["lesson"]["waiting_rounds"]) == 7
-    assert "waiting for input" in done.stdout
-    assert f"Figures: {output}" in done.stdout
-
-
-def test_the_table_of_devices_has_a_row_for_the_cpu(lesson, tmp_path):
-    output = tmp_path / "figures.json"
-    done = lesson("benchmarks/gpu.py", "mnist", "--sample", "--epochs", 2, "--output", output)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(output.read_text(encoding="utf-8"))[-1]
-    assert figures["device"]["kind"] == "cpu"
-    first, later = figures["first_epoch"], figures["later_epoch"]
-    assert first + later == pytest.approx(figures["fit_seconds"])
-    accuracy = f"{figures['test_accuracy']:.2%}"
-    row = done.stdout.splitlines()[-1]
-    assert f"| {accuracy} | 2 | {first + later:.0f} s | {first:.1f} s | {later:.1f} s |" in row
+    assert (done.returncode, done.stderr) == (0, "")
+    pair = read(output)["mnist"]
+    for side in (pair["tutorial"], pair["lesson"]):
+        ((seconds, accuracy, training),) = side["epochs"]
+        assert 0 < seconds <= side["fit_seconds"] + 0.01
+        assert 0.2 < accuracy == pytest.approx(side["test_accuracy"], abs=0.002)
+        assert (training, side["precision"]) == (1, "float32")
+        assert side["peak_megabytes"] > side["import_megabytes"] > 100
+    assert 0 <= pair["lesson"]["waiting"] < 1
+    assert len(pair["lesson"]["waiting_rounds"]) == 7
+    _, peer = beside_the_tutorials.PAIRS["mnist"]
+    assert beside_the_tutorials.row(peer, pair) in done.stdout.splitlines()
 
 
 def test_ratios_are_ours_to_theirs():
-    theirs = {"fit_seconds": 10.0, "epochs": [[4, 0.8, 1], [10, 0.8, 1]], "test_accuracy": 0.8}
-    ours = {
-        "fit_seconds": 20.0,
-        "epochs": [[2, 0.7, 1], [4, 0.8, 1], [6, 0.81, 2]],
-        "test_accuracy": 0.9,
-    }
-    pair = beside_the_tutorials.compare(
-        theirs | {"peak_megabytes": 900}, ours | {"peak_megabytes": 700}, 500
-    )
+    def side(seconds, accuracy, epochs, megabytes):
+        memory = {"peak_megabytes": megabytes, "import_megabytes": 500}
+        return {"fit_seconds": seconds, "test_accuracy": accuracy, "epochs": epochs, **memory}
+
+    theirs = side(10.0, 0.8, [[4, 0.8, 1], [10, 0.8, 1]], 900)
+    ours = side(20.0, 0.9, [[2, 0.7, 1], [4, 0.8, 1], [6, 0.81, 2]], 700)
+    pair = beside_the_tutorials.compare(theirs, ours)
     assert pair["seconds_until_passed"] == 6  # equal is not passed
     assert pair["our_accuracy_at_their_end"] == 0.81
     assert pair["ratios"] == {
@@ -67,59 +61,72 @@ def test_ratios_are_ours_to_theirs():
         "fit": 2.0,
         "memory_above_import": 0.5,
     }
-    ours["epochs"] = [[12, 0.7, 1]]
-    pair = beside_the_tutorials.compare(
-        theirs | {"peak_megabytes": 900}, ours | {"peak_megabytes": 700}, 500
-    )
+    pair = beside_the_tutorials.compare(theirs, ours | {"epochs": [[12, 0.7, 1]], "waiting": None})
     assert pair["seconds_until_passed"] is pair["ratios"]["until_passed_to_their_fit"] is None
     assert pair["our_accuracy_at_their_end"] is None
+    assert beside_the_tutorials.row("peer", pair) == "| peer | 80.0% | 10 s | - | - | 0.50 | - |"
 
 
-@pytest.mark.parametrize("name", beside_the_tutorials.PAIRS)
-def test_each_lesson_has_its_tutorial(name):
-    assert name in side.TUTORIALS
-    assert (REPO / f"train_{name}.py").exists()
+@pytest.mark.parametrize("file", ["benchmarks", "benchmarks-epyc"])
+def test_a_row_of_stored_figures_is_in_the_page(file):
+    page = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    for name, (_, peer) in beside_the_tutorials.PAIRS.items():
+        assert beside_the_tutorials.row(peer, read(STORED / f"{file}.json")[name]) in page
 
 
-def test_a_mistake_is_answered_in_one_line(lesson):
-    done = lesson("benchmarks/beside_the_tutorials.py", "minst")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("beside_the_tutorials.py: error: unknown lesson minst; known are")
+@pytest.mark.slow
+def test_the_table_of_devices_has_a_row_for_the_cpu(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    done = lesson("benchmarks/gpu.py", "mnist", "--sample", "--epochs", 2, "--output", output)
+    assert done.returncode == 0, done.stderr
+    figures = read(output)[-1]
+    assert (figures["device"]["kind"], figures["epochs"]) == ("cpu", 2)
+    assert gpu.row(figures) in done.stdout.splitlines()
+
+
+def test_the_times_are_those_of_the_last_training():
+    ends = [[2, 0.5, 1], [9, 0.6, 2], [12, 0.7, 2], [14, 0.7, 2]]
+    figures = gpu.last_training({"starts": [0.5, 4], "epochs": ends, "fit_seconds": 15})
+    seconds = [figures[name] for name in ("fit_seconds", "first_epoch", "later_epoch")]
+    assert (figures["epochs"], seconds) == (3, [11, 5, 2.5])
+
+
+# Ideas
 
 
 @pytest.mark.parametrize("name", ideas.LESSONS)
 def test_each_idea_changes_lines_that_its_lesson_has(name):
     changed = ideas.LESSONS[name]
-    text = (REPO / changed.script).read_text(encoding="utf-8")
-    for idea, pairs in changed.ideas.items():
+    for idea in changed.ideas:
         assert idea.startswith(("with-", "without-"))
-        compile(ideas.change(text, [*changed.always, *pairs]), idea, "exec")
+        compile(ideas.copy(changed, idea), idea, "exec")
 
 
-def test_a_line_that_is_not_there_is_named():
-    with pytest.raises(options.Mistake, match="0 times, not once: 'epoch = 3'"):
-        ideas.change("epochs = 3\n", [("epoch = 3", "epoch = 4")])
+def test_an_idea_of_an_older_lesson_is_named():
+    with pytest.raises(options.Mistake) as caught:
+        shared.change("epochs = 3\n", [("epoch = 3", "epoch = 4")], "train_x.py", "with-four")
+    for word in ("train_x.py", "with-four", "changed since", "0 times", "'epoch = 3'"):
+        assert word in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_lesson_is_compared_with_its_changed_copy(lesson, tmp_path):
     output = tmp_path / "figures.json"
-    command = ["cifar10-mlp", "--ideas", "without-label-smoothing"]
-    done = lesson("benchmarks/ideas.py", *command, "--sample", "--epochs", 1, "--output", output)
+    command = ["benchmarks/ideas.py", "simpsons-plain", "--ideas", "with-weight-decay", "--sample"]
+    command += ["--output", output, "--epochs"]
+    done = lesson(*command, 2)
     assert (done.returncode, done.stderr) == (0, "")
-    runs = json.loads(output.read_text(encoding="utf-8"))["runs"]
-    assert list(runs) == ["the lesson", "without-label-smoothing"]
+    runs = read(output)["runs"]
+    assert read(output)["options"] == ["--sample", "--epochs", "2"]
     assert [list(seeds) for seeds in runs.values()] == [["0"], ["0"]]
-    assert json.loads(output.read_text())["options"] == ["--sample", "--epochs", "1"]
-    assert runs["the lesson"]["0"]["epochs"] == 1
-    assert runs["the lesson"]["0"]["train"] != runs["without-label-smoothing"]["0"]["train"]
-    assert ideas.row("without-label-smoothing", runs) in done.stdout
+    own, other = (runs[name]["0"] for name in ("the lesson", "with-weight-decay"))
+    assert own["epochs"] == 2  # the plain model's: that of the regularized one is 1
+    assert own["train"] != other["train"]
+    assert ideas.row("with-weight-decay", runs) in done.stdout
     # Called again, it adds what is missing: here nothing, so nothing is trained.
-    again = lesson("benchmarks/ideas.py", *command, "--sample", "--epochs", 1, "--output", output)
+    again = lesson(*command, 2)
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    assert json.loads(output.read_text(encoding="utf-8"))["runs"] == runs
-    other = lesson("benchmarks/ideas.py", *command, "--sample", "--epochs", 2, "--output", output)
-    assert other.returncode == 2
-    assert "has other runs: cifar10-mlp, ['--sample', '--epochs', '1']" in other.stderr
+    assert lesson(*command, 3).returncode == 2
 
 
 def test_a_gain_is_that_of_the_lesson_over_its_copy():
@@ -136,26 +143,49 @@ def test_a_gain_is_that_of_the_lesson_over_its_copy():
     assert ideas.row("x", runs) == "| x | 96.00 | 96.00 | 96.00 | +1.00 (one seed) |"
 
 
+def test_the_figures_are_those_of_the_model_that_is_compared():
+    keys = ("parameters", "epochs", "best_epoch", "fit_seconds", "train", "validation", "test")
+    own = dict.fromkeys(keys, 1)
+    results = {"models": {"plain": own}} | dict.fromkeys(keys, 2)
+    assert ideas.figures(ideas.LESSONS["simpsons-plain"], results) == own
+    assert ideas.figures(ideas.LESSONS["cifar10-cnn"], results) == dict.fromkeys(keys, 2)
+
+
+REFERENCE = sorted((STORED / "ideas").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
+def test_the_tables_of_ideas_are_those_of_the_stored_figures(path):
+    page = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    runs = read(path)["runs"]
+    assert [line for line in (ideas.row(idea, runs) for idea in runs) if line not in page] == []
+
+
+# Faults
+
+
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_each_fault_changes_lines_that_the_lesson_has(name):
-    text = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
-    for training, pairs in faults.trainings([name]).items():
-        compile(ideas.change(text, pairs), training, "exec")
-    assert faults.FAULTS[name].notice.endswith(".")
+    texts = faults.copies(MNIST, [name])
+    assert list(texts) == [faults.sound(name), name]
+    for training, text in texts.items():
+        compile(text, training, "exec")
 
 
+@pytest.mark.slow
 def test_a_fault_is_trained_and_shown_on_a_page(lesson, tmp_path):
     names = ["no-rescaling", "shuffled-labels"]
     command = ["--sample", "--epochs", 1, "--output-dir", tmp_path, "--faults", *names]
     done = lesson("benchmarks/faults.py", *command)
     assert (done.returncode, done.stderr) == (0, "")
-    histories = json.loads((tmp_path / "faults.json").read_text(encoding="utf-8"))
-    expected = ["sound-no-rescaling", "no-rescaling", "the-lesson", "shuffled-labels"]
-    assert list(histories) == expected
+    histories = read(tmp_path / "faults.json")
+    trainings = ["sound-no-rescaling", "no-rescaling", "the-lesson", "shuffled-labels"]
+    assert list(histories) == ["code", *trainings]
     assert histories["shuffled-labels"]["loss"][0] > histories["the-lesson"]["loss"][0]
     page = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert page == faults.page(MNIST, histories, names)
+    assert "older version" not in page
     for name in names:
-        assert f"## {faults.FAULTS[name].title}\n" in page
         assert f"({name}.png)" in page
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
         assert faults.row("mistake", histories[name]) in page
@@ -166,32 +196,45 @@ def test_a_fault_is_trained_and_shown_on_a_page(lesson, tmp_path):
 def test_a_loss_that_is_no_number_is_said_so():
     history = {"loss": [2.0, None], "val_loss": [2.0, None], "val_accuracy": [0.2, 0.1]}
     assert faults.row("fault", history) == "| fault | not a number | not a number | 10.0% |"
+    assert faults.row("fault", history | {"val_accuracy": [None]}).endswith("| none |")
 
 
-FAULTS = REPO / "outputs" / "reference" / "faults"
+def test_the_page_of_faults_says_where_its_figures_are_of_another_lesson():
+    histories = read(STORED / "faults" / "faults.json")
+    prose = MNIST.replace("\n# ", "\n# Once more: ")
+    for code, source, older in [
+        (faults.digest(MNIST), MNIST, False),
+        (faults.digest(MNIST), prose, False),
+        (faults.digest(MNIST), MNIST + "print()\n", True),
+        (None, MNIST, True),
+    ]:
+        page = faults.page(source, histories | {"code": code})
+        assert ("older version" in page) == older
 
 
-@pytest.mark.skipif(not FAULTS.exists(), reason="not stored")
 def test_the_page_of_faults_is_that_of_the_stored_figures_and_of_todays_lesson():
-    histories = json.loads((FAULTS / "faults.json").read_text(encoding="utf-8"))
-    source = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
-    assert (FAULTS / "README.md").read_text(encoding="utf-8") == faults.page(source, histories)
+    histories = read(STORED / "faults" / "faults.json")
+    page = (STORED / "faults" / "README.md").read_text(encoding="utf-8")
+    assert page == faults.page(MNIST, histories)
 
 
+# Swapped labels
+
+
+@pytest.mark.slow
 def test_swapped_labels_are_among_the_first_to_doubt(lesson, tmp_path):
     output = tmp_path / "figures.json"
     small = ["--sample", "--epochs", 10, "--image-size", 48, "--seeds", 0]
     done = lesson("benchmarks/swapped_labels.py", *small, "--output", output)
     assert (done.returncode, done.stderr) == (0, "")
-    (run,) = json.loads(output.read_text(encoding="utf-8"))["runs"].values()
+    (run,) = read(output)["runs"].values()
     assert len(run["places"]) == 10
     assert run["found"] >= 7  # seen, in three trainings: 10
-    assert f"{run['found']} of 10 are among the first 30 of 169" in done.stdout
+    assert f"{run['found']} of 10 are" in done.stdout
 
 
 def test_what_is_said_of_the_swapped_labels_is_that_of_the_stored_figures():
-    path = REPO / "outputs" / "reference" / "swapped-labels.json"
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
+    runs = read(STORED / "swapped-labels.json")["runs"].values()
     assert [(run["found"], len(run["places"])) for run in runs] == [(10, 10), (10, 10)]
     last = max(max(run["places"]) for run in runs)
     assert min(run["listed"] for run in runs) > 1200
@@ -199,13 +242,3 @@ def test_what_is_said_of_the_swapped_labels_is_that_of_the_stored_figures():
         text = (REPO / page).read_text(encoding="utf-8").replace("\n# ", " ").replace("\n", " ")
         assert f"among the first {last} of" in text
         assert "more than 1,200 images" in text
-
-
-REFERENCE = sorted((REPO / "outputs" / "reference" / "ideas").glob("*.json"))
-
-
-@pytest.mark.parametrize("path", REFERENCE, ids=lambda path: path.stem)
-def test_the_tables_of_ideas_are_those_of_the_stored_figures(path):
-    page = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
-    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    assert [line for line in (ideas.row(idea, runs) for idea in runs) if line not in page] == []

@@ -6,9 +6,9 @@ import chromium
 import keras
 import numpy as np
 import pytest
-from conftest import REPO, run_folder
+from lessons import LESSONS, sample_test_set
 
-from common import datasets, report
+from common import report
 
 browser = pytest.mark.skipif(not chromium.BROWSER, reason="no Chromium")
 # Of the screen: a desktop's with a mouse, a telephone's with a finger.
@@ -16,13 +16,10 @@ SCREENS = {"desktop": (1000, 900, False), "telephone": (390, 844, True)}
 SHOWN = "bars.map((bar) => bar.value)"
 
 
-@pytest.fixture(scope="module")
-def run(lesson, tmp_path_factory):
+@pytest.fixture
+def run(finished):
     """A run of MNIST's lesson on its sample, with a canvas in its page."""
-    place = tmp_path_factory.mktemp("mnist")
-    done = lesson("train_mnist.py", "--sample", "--epochs", 4, "--output-dir", place)
-    assert done.returncode == 0, done.stderr
-    return run_folder(place)
+    return finished(LESSONS[0]).folder
 
 
 @pytest.fixture(params=SCREENS)
@@ -33,8 +30,7 @@ def page(run, request, tmp_path):
 
 @browser
 def test_its_probabilities_are_those_of_keras(run, tmp_path):
-    _, (x_test, _), _ = datasets.load_mnist(tmp_path, sample=True)
-    images = x_test[:200]
+    images = sample_test_set(LESSONS[0])[0][:200]
     model = keras.saving.load_model(run / "model.keras")
     expected = model.predict(images, verbose=0)
     pixels = json.dumps(images.reshape(200, -1).tolist())
@@ -101,11 +97,7 @@ def test_with_a_layer_that_it_does_not_know_there_is_none(layer):
     assert report.network(model) == ""
 
 
-def test_the_page_says_that_there_is_no_canvas(tmp_path):
-    run = REPO / "outputs" / "reference" / "mnist-cnn" / "seed-0" / "results.json"
-    record = json.loads(run.read_text(encoding="utf-8"))
-    for network, told in [("", True), (None, False)]:
-        report.write(tmp_path, record, about=("", ""), command="x", network=network)
-        page = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert ("a layer that this page does not know" in page) == told
-        assert "<canvas" not in page
+@pytest.mark.parametrize("shape", [(24, 24, 1), (28, 28, 3)])
+def test_for_other_images_there_is_none(shape):
+    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(10)])
+    assert report.network(model) == ""

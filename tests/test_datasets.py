@@ -1,338 +1,267 @@
-"""Where data are found, in which order, and what is said of images that cannot be used."""
+"""Arrays: where they come from, and what is said of those that cannot be used."""
 
-import os
-import pickle
-import tempfile
-from pathlib import Path
+import gzip
+import hashlib
+import http.server
+import io
+import socket
+import threading
+import time
+import zipfile
 
 import numpy as np
 import pytest
 from conftest import REPO
-from test_formats import archive, arrays, batch, npz, write_batches, write_idx_set
 
-from common import datasets, formats
-
-
-@pytest.fixture
-def no_download(monkeypatch, no_cache):
-    """No network, and nothing where other programs put data."""
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+from common import datasets
+from common.options import Mistake
 
 
-def load(folder):
-    return datasets.load_mnist(folder)
+def arrays(**changes):
+    """Images and labels of ten classes, in Keras's layout."""
+    generator = np.random.default_rng(0)
+    made = {
+        "x_train": generator.integers(0, 256, (200, 28, 28), dtype=np.uint8),
+        "y_train": np.arange(200) % 10,
+        "x_test": generator.integers(0, 256, (20, 28, 28), dtype=np.uint8),
+        "y_test": np.arange(20) % 10,
+    }
+    return made | changes
 
 
-# The four sources
+SOURCE = datasets.Source("folder", "photos")
+NAMES = [f"class {i}" for i in range(10)]
 
 
-@pytest.mark.parametrize("place", [".", "mnist", "MNIST/raw"])
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_idx_files_are_found(tmp_path, place, suffix):
-    write_idx_set(tmp_path / place, suffix)
-    (x_train, y_train), (x_test, _y_test), source = load(tmp_path)
-    expected = arrays()
-    np.testing.assert_array_equal(x_train[..., 0], expected["x_train"])
-    np.testing.assert_array_equal(y_train, expected["y_train"])
-    assert x_test.shape == (20, 28, 28, 1)
-    assert source == datasets.Source("folder", tmp_path / place)
+# The three sources
 
 
-@pytest.mark.parametrize("place", [".", "fashion-mnist", "FashionMNIST/raw"])
-def test_fashion_mnist_is_found(tmp_path, place):
-    write_idx_set(tmp_path / place, ".gz")
-    (x_train, _), _, source = datasets.load_fashion_mnist(tmp_path)
-    assert x_train.shape == (100, 28, 28, 1)
-    assert source == datasets.Source("folder", tmp_path / place)
-
-
-def test_fashion_mnist_is_found_where_keras_puts_it(tmp_path, no_cache):
-    place = tmp_path / "keras" / "datasets" / "fashion-mnist"
-    write_idx_set(place, ".gz")
-    assert datasets.load_fashion_mnist(tmp_path)[2] == datasets.Source("cache", place)
-
-
-def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path, monkeypatch, no_download):
-    place = tmp_path / "share" / "datasets" / "fashion-mnist"
-    write_idx_set(place, ".gz")
-    assert datasets.load_fashion_mnist(tmp_path)[2] == datasets.Source("cache", place)
-    monkeypatch.delenv("XDG_DATA_DIRS")
-    assert Path("/usr/share") in datasets.system_places()
-
-
-def test_a_set_is_not_taken_for_the_other_one_under_the_same_names(tmp_path, no_download):
-    for name, other in [("mnist", "fashion-mnist"), ("fashion-mnist", "mnist")]:
-        first = np.array([*datasets._FIRST_LABELS[name], *list(range(10)) * 10], np.uint8)
-        folder = tmp_path / name
-        write_idx_set(folder, count=22, y_train=first)
-        loaders = {"mnist": load, "fashion-mnist": datasets.load_fashion_mnist}
-        assert loaders[name](folder)[2].kind == "folder"
-        assert loaders[other](folder)[2].kind != "folder"
-
-
-def test_the_first_labels_are_those_of_the_published_files():
-    published = Path("/usr/share/datasets/fashion-mnist/train-labels-idx1-ubyte.gz")
-    if not published.exists():
-        pytest.skip("dataset-fashion-mnist is not installed")
-    assert tuple(formats.read_idx(published)[:10]) == datasets._FIRST_LABELS["fashion-mnist"]
-
-
-def test_npz_is_found_in_the_folder_before_the_cache(tmp_path, no_cache, capsys):
-    for folder in [tmp_path / "data", tmp_path / "keras" / "datasets"]:
-        folder.mkdir(parents=True)
-        np.savez(folder / "mnist.npz", **arrays())
-    assert load(tmp_path / "data")[2].kind == "folder"
-    assert load(tmp_path / "nothing")[2].kind == "cache"
-    assert str(tmp_path / "keras" / "datasets" / "mnist.npz") in capsys.readouterr().out
-
-
-def test_without_network_the_sample_is_used_and_the_notice_says_what_to_do(
-    tmp_path, no_download, capsys
-):
-    (x_train, y_train), (x_test, y_test), source = load(tmp_path)
-    assert source.kind == "sample"
-    assert x_train.shape == (4000, 28, 28, 1)
-    assert x_test.shape == (1000, 28, 28, 1)
-    assert np.bincount(y_train).tolist() == [400] * 10
-    assert np.bincount(y_test).tolist() == [100] * 10
-    notice = capsys.readouterr().out
-    for mirror in datasets.MNIST.mirrors:
-        assert mirror in notice
-    assert f"put {datasets.MNIST.by_hand} into {tmp_path}" in notice
-    assert "small sample" in notice
-
-
-def test_the_sample_is_taken_at_once_when_it_is_asked_for(tmp_path, capsys):
+def test_an_npz_file_in_the_folder_comes_first(tmp_path, no_cache):
     np.savez(tmp_path / "mnist.npz", **arrays())
-    assert datasets.load_mnist(tmp_path, sample=True)[2].kind == "sample"
+    (x_train, y_train), (x_test, y_test), source = datasets.load("mnist", tmp_path)
+    np.testing.assert_array_equal(x_train[..., 0], arrays()["x_train"])
+    assert (x_test.shape, y_train.shape, y_test.shape) == ((20, 28, 28, 1), (200,), (20,))
+    assert source == datasets.Source("folder", tmp_path / "mnist.npz")
+
+
+def test_labels_in_a_column_come_as_a_row(tmp_path):
+    color = {f"x_{part}": np.zeros((30, 32, 32, 3), np.uint8) for part in ("train", "test")}
+    labels = {f"y_{part}": np.arange(30)[:, np.newaxis] % 10 for part in ("train", "test")}
+    np.savez(tmp_path / "cifar10.npz", **color, **labels)
+    (x_train, y_train), _, _ = datasets.load("cifar10", tmp_path)
+    assert (x_train.shape, y_train.shape) == ((30, 32, 32, 3), (30,))
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "shape"),
+    [
+        ("mnist", (4000, 1000), (28, 28, 1)),
+        ("fashion-mnist", (5000, 1000), (28, 28, 1)),
+        ("cifar10", (5000, 1000), (32, 32, 3)),
+    ],
+)
+def test_without_network_the_sample_is_used_and_the_notice_says_what_to_do(
+    name, counts, shape, tmp_path, no_cache, capsys
+):
+    (x_train, y_train), (x_test, y_test), source = datasets.load(name, tmp_path)
+    told = capsys.readouterr().out
+    assert f"Notice: {name} could not be downloaded" in told
+    assert str(tmp_path / f"{name}.npz") in told
+    assert source.kind == "sample" and source.note in told
+    assert (x_train.shape, x_test.shape) == ((counts[0], *shape), (counts[1], *shape))
+    assert len(set(np.bincount(y_train))) == len(set(np.bincount(y_test))) == 1
+    datasets.check(x_train, y_train, x_test, y_test, NAMES, source)
+    again, _, _ = datasets.load(name, tmp_path, sample=True)
+    np.testing.assert_array_equal(again[0], x_train)
     assert "Notice" not in capsys.readouterr().out
 
 
-def test_the_samples_are_cut_as_the_data_readme_says(tmp_path, monkeypatch):
-    wholes = {
-        "mnist": REPO / "data" / "mnist.npz",
-        "fashion-mnist": Path("/usr/share/datasets/fashion-mnist"),
+def idx(array):
+    """An array as one of Fashion-MNIST's files."""
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return gzip.compress(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.fixture
+def server(monkeypatch, no_cache):
+    """A mirror of Fashion-MNIST: its files by name, which a test fills, and what it was asked."""
+    made = arrays()
+    files = {
+        "train-images-idx3-ubyte.gz": idx(made["x_train"]),
+        "train-labels-idx1-ubyte.gz": idx(made["y_train"]),
+        "t10k-images-idx3-ubyte.gz": idx(made["x_test"]),
+        "t10k-labels-idx1-ubyte.gz": idx(made["y_test"]),
     }
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.do_GET()
+
+        def do_GET(self):
+            asked.append(self.path)
+            content = files.get(self.path[1:])
+            if content is None:
+                return self.send_error(404)
+            if content == b"":
+                time.sleep(20)  # says nothing
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            return self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    mirror = f"http://127.0.0.1:{server.server_address[1]}/"
+    ways = []
+    for way in datasets._WAYS["fashion-mnist"][:1]:
+        for file in way:
+            sha256 = hashlib.sha256(files[file["fname"]]).hexdigest()
+            ways.append(file | {"origin": mirror + file["fname"], "file_hash": sha256})
+    dead = [file | {"origin": file["origin"].replace("127.0.0.1", "127.0.0.2")} for file in ways]
+    monkeypatch.setitem(datasets._WAYS, "fashion-mnist", [dead, ways])
+    yield files, asked
+    server.shutdown()
+
+
+def test_the_second_mirror_is_asked_where_the_first_is_dead(server, tmp_path):
+    (x_train, y_train), _, source = datasets.load("fashion-mnist", tmp_path)
+    assert source.kind == "keras"
+    np.testing.assert_array_equal(x_train[..., 0], arrays()["x_train"])
+    assert y_train.tolist() == arrays()["y_train"].tolist()
+    before = len(server[1])
+    datasets.load("fashion-mnist", tmp_path)
+    assert len(server[1]) == before  # from the cache
+
+
+@pytest.mark.parametrize("fault", ["other bytes", "nothing there", "silence"])
+def test_what_a_mirror_does_not_give_ends_in_the_sample(
+    server, fault, tmp_path, monkeypatch, capsys
+):
+    files, _ = server
+    content = {"other bytes": gzip.compress(b"no idx"), "nothing there": None, "silence": b""}
+    files["t10k-images-idx3-ubyte.gz"] = content[fault]
+    monkeypatch.setattr(datasets, "PATIENCE", 0.5)
+    former = socket.getdefaulttimeout()
+    assert datasets.load("fashion-mnist", tmp_path)[2].kind == "sample"
+    assert socket.getdefaulttimeout() == former
+    assert "could not be downloaded" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_no_dead_network(tmp_path, no_cache, monkeypatch):
+    import errno
+
+    import keras
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(keras.utils, "get_file", full)
+    monkeypatch.setattr(datasets, "_await_answer", lambda url: None)
+    with pytest.raises(OSError, match="No space"):
+        datasets.load("cifar10", tmp_path)
+
+
+def test_the_samples_are_cut_as_the_data_readme_says(tmp_path, monkeypatch):
     (tmp_path / "data" / "sample").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     readme = (REPO / "data" / "README.md").read_text(encoding="utf-8")
-    recipes = [text.split("```")[0] for text in readme.split("```python\n")[1:]]
+    recipe = readme.split("```python\n")[1].split("```")[0]
     compared = 0
-    for (name, whole), recipe in zip(wholes.items(), recipes, strict=True):
-        if not whole.exists():
-            continue
-        if whole.is_file():
-            (tmp_path / "data" / whole.name).write_bytes(whole.read_bytes())
-        exec(recipe, {})
-        made = formats.read_npz(Path(f"data/sample/{name}.npz"))
-        for key, array in formats.read_npz(REPO / "data" / "sample" / f"{name}.npz").items():
-            np.testing.assert_array_equal(array, made[key])
-        compared += 1
+    for name in ("mnist", "fashion-mnist"):
+        whole = REPO / "data" / f"{name}.npz"
+        if whole.exists():
+            (tmp_path / "data" / whole.name).symlink_to(whole)
+            exec(recipe, {"name": name})
+            made = datasets.read_npz(tmp_path / "data" / "sample" / f"{name}.npz")
+            kept = datasets.read_npz(REPO / "data" / "sample" / f"{name}.npz")
+            for key, array in kept.items():
+                np.testing.assert_array_equal(array, made[key])
+            compared += 1
     if not compared:
         pytest.skip("neither set is here whole")
 
 
-# Images that cannot be used
+# Files and arrays that cannot be used
+
+
+def npz(**content):
+    file = io.BytesIO()
+    np.savez(file, **content)
+    return file.getvalue()
+
+
+def without_crc(content):
+    damaged = bytearray(content)
+    damaged[2000] ^= 1
+    return bytes(damaged)
+
+
+def other_archive():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x_train.npy", "text")
+    return file.getvalue()
+
+
+DAMAGED = {
+    "cut off": npz(**arrays())[:20_000],
+    "empty": b"",
+    "text": b"<html>",
+    "other bytes": without_crc(npz(**arrays())),
+    "no arrays": other_archive(),
+    "an array lacking": npz(x_train=arrays()["x_train"]),
+    "Python objects": npz(**arrays(y_test=np.array([None] * 20))),
+    "single numbers": npz(**arrays(y_test=3)),
+    "other images": npz(**arrays(x_train=np.zeros((10, 27, 28), np.uint8))),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(fault, tmp_path, no_cache):
+    path = tmp_path / "mnist.npz"
+    path.write_bytes(DAMAGED[fault])
+    with pytest.raises(Mistake) as error:
+        datasets.load("mnist", tmp_path)
+    assert f"{path}: " in str(error.value)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == DAMAGED[fault]
 
 
 GOOD = arrays()
+X = GOOD["x_train"][..., np.newaxis]
 FAULTY = {
-    "other shape": ({"x_test": GOOD["x_test"][:, :27]}, "x_test has the shape (20, 27, 28), not"),
-    "flat": ({"x_train": GOOD["x_train"].reshape(100, 784)}, "x_train has the shape (100, 784)"),
-    "floats": ({"x_train": GOOD["x_train"] / 255}, "x_train is of type float64, not uint8"),
-    "float labels": ({"y_test": GOOD["y_test"] / 1}, "y_test is of type float64, not whole"),
-    "labels to 10": ({"y_train": GOOD["y_train"] + 1}, "labels from 1 to 10, not 0 to 9"),
-    "negative": ({"y_train": GOOD["y_train"].astype(int) - 1}, "labels from -1 to 8, not 0 to 9"),
-    "fewer labels": ({"y_test": GOOD["y_test"][:19]}, "y_test has the shape (19,) for 20 images"),
-    "one-hot": ({"y_test": np.eye(10, dtype=int)[GOOD["y_test"]]}, "the shape (20, 10) for 20"),
-    "a class lacking": ({"y_train": GOOD["y_train"] % 8}, "y_train has no image of class 8, 9"),
-    "no images": ({"count": 0}, "y_train has no image of class 0, 1"),
-    "too few": ({"count": 10}, "y_train has 5 images of class 0, and 10 are the least"),
-    "alike": ({"x_train": np.zeros_like(GOOD["x_train"])}, "all images of x_train are alike"),
-    "alike but not black": (
-        {"x_test": np.repeat(GOOD["x_test"][:1], 20, axis=0)},
-        "all images of x_test are alike",
-    ),
+    "pixels of 0 to 1": ({"x_train": X / 255}, "float64 up to 1"),
+    "pixels of 0 and 1": ({"x_train": X // 128}, "uint8 up to 1"),
+    "no channels": ({"x_train": X[..., 0]}, r"shape \(200, 28, 28\)"),
+    "two channels": ({"x_train": np.concatenate([X, X], axis=3)}, "1 or 3 channels"),
+    "other test images": ({"x_test": X[:20, :27]}, r"\(27, 28, 1\), x_train of \(28, 28, 1\)"),
+    "labels from 1": ({"y_train": GOOD["y_train"] + 1}, "labels from 1 to 10, not from 0 to 9"),
+    "negative labels": ({"y_test": GOOD["y_test"] - 1}, "labels from -1"),
+    "texts": ({"y_train": np.array(["cup"] * 200)}, "whole numbers"),
+    "floats": ({"y_test": GOOD["y_test"] / 1}, "float64"),
+    "one-hot": ({"y_test": np.eye(10, dtype=int)[GOOD["y_test"]]}, r"shape \(20, 10\) for 20"),
+    "fewer labels": ({"y_test": GOOD["y_test"][:19]}, r"shape \(19,\) for 20"),
+    "a class lacking": ({"y_train": GOOD["y_train"] % 9}, "0 images of class 9"),
+    "no images": ({"x_test": X[:0], "y_test": GOOD["y_test"][:0]}, "x_test"),
+    "a list of images": ({"x_test": [[1, 2]]}, "x_test"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTY)
-def test_bad_images_are_named_with_their_fault_and_left_alone(tmp_path, fault):
+def test_arrays_of_ones_own_are_checked_in_one_line(fault):
     changes, answer = FAULTY[fault]
-    path = tmp_path / "mnist.npz"
-    content = npz(**arrays(**changes))
-    path.write_bytes(content)
-    with pytest.raises(datasets.DataError) as error:
-        load(tmp_path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert answer in str(error.value)
-    assert str(error.value).endswith(datasets.RENEW)
-    assert "\n" not in str(error.value)
-    assert path.read_bytes() == content
+    own = {"x_train": X, "x_test": X[:20], "y_train": GOOD["y_train"], "y_test": GOOD["y_test"]}
+    datasets.check(**own, class_names=NAMES, source=SOURCE)
+    with pytest.raises(Mistake, match=answer) as error:
+        datasets.check(**own | changes, class_names=NAMES, source=SOURCE)
+    assert "photos: " in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["int8", "uint64", ">i4"])
-def test_labels_of_any_whole_numbers_come_as_bytes(tmp_path, kind):
-    kinds = {name: GOOD[name].astype(kind) for name in ("y_train", "y_test")}
-    np.savez(tmp_path / "mnist.npz", **GOOD | kinds)
-    (_, y_train), (_, y_test), _ = load(tmp_path)
-    assert y_train.dtype == y_test.dtype == np.uint8
-    assert y_train.tolist() == GOOD["y_train"].tolist()
-
-
-def test_images_under_the_name_of_the_labels_are_named(tmp_path):
-    write_idx_set(tmp_path)
-    for part in ["train", "t10k"]:
-        images = (tmp_path / f"{part}-images-idx3-ubyte").read_bytes()
-        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(images)
-    with pytest.raises(datasets.DataError, match=r"y_train has the shape \(100, 28, 28\) for 100"):
-        load(tmp_path)
-
-
-def test_a_cache_that_may_not_be_entered_is_passed_over(monkeypatch):
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with tempfile.TemporaryDirectory() as place:  # no user but this one enters pytest's own folders
-        closed, share = Path(place) / "keras", Path(place) / "share"
-        for folder in [closed / "datasets", share / "datasets" / "mnist"]:
-            folder.mkdir(parents=True)
-            np.savez(folder / "mnist.npz", **arrays())
-        monkeypatch.setenv("KERAS_HOME", str(closed))
-        monkeypatch.setenv("XDG_DATA_DIRS", str(share))
-        Path(place).chmod(0o755)
-        closed.chmod(0)
-        if root:
-            os.seteuid(65534)  # a user who may not enter it
-        try:
-            found = load(Path("/nowhere"))[2].path
-        finally:
-            if root:
-                os.seteuid(0)
-            closed.chmod(0o700)
-        assert found == share / "datasets" / "mnist" / "mnist.npz"
-
-
-def test_a_user_without_a_home_has_no_cache(tmp_path, monkeypatch):
-    def unknown(_):
-        raise KeyError("this user is not in the list")
-
-    monkeypatch.delenv("KERAS_HOME", raising=False)
-    monkeypatch.delenv("HOME", raising=False)
-    monkeypatch.setattr("pwd.getpwuid", unknown)
-    assert datasets.keras_cache() is None
-    np.savez(tmp_path / "mnist.npz", **arrays())
-    assert load(tmp_path)[2].kind == "folder"
-
-
-def test_another_set_where_a_download_would_go_is_one_line(tmp_path, no_download):
-    folder = tmp_path / "mnist"
-    first = np.array([*datasets._FIRST_LABELS["fashion-mnist"], *list(range(10)) * 10], np.uint8)
-    write_idx_set(folder, ".gz", count=22, y_train=first)
-    with pytest.raises(datasets.DataError, match="other files than the published ones are there"):
-        load(tmp_path)
-
-
-def test_without_data_and_sample_one_line_says_what_is_needed(tmp_path, monkeypatch, no_download):
-    monkeypatch.setattr(datasets, "SAMPLES", tmp_path / "sample")
-    with pytest.raises(datasets.DataError, match=r"there are no data in .* --data-dir; by hand"):
-        load(tmp_path)
-
-
-# CIFAR-10
-
-
-@pytest.mark.parametrize("place", ["", "cifar10", "cifar-10-batches-py"])
-def test_cifar10_is_found_in_its_folder(tmp_path, place):
-    folder = tmp_path / ("cifar10" if place == "cifar10" else "") / "cifar-10-batches-py"
-    write_batches(folder)
-    given = folder if place == "cifar-10-batches-py" else tmp_path
-    (x_train, y_train), (x_test, y_test), source = datasets.load_cifar10(given)
-    assert source == datasets.Source("folder", folder)
-    assert x_train.shape == (100, 32, 32, 3)
-    assert x_train.dtype == y_train.dtype == np.uint8
-    assert y_train.tolist() == list(range(10)) * 10
-    assert x_test.shape == (20, 32, 32, 3)
-    assert len(y_test) == 20
-
-
-def test_cifar10_is_found_in_its_archive(tmp_path):
-    write_batches(tmp_path / "made")
-    (tmp_path / "data").mkdir()
-    archive(tmp_path / "data" / "cifar-10-python.tar.gz", tmp_path / "made")
-    _, _, source = datasets.load_cifar10(tmp_path / "data")
-    path = tmp_path / "data" / "cifar-10-python.tar.gz"
-    assert source == datasets.Source("folder", path)
-
-
-@pytest.mark.parametrize("folder", ["", "cifar-10-batches-py-target"])
-def test_cifar10_is_found_where_keras_puts_it(tmp_path, no_cache, folder):
-    place = tmp_path / "keras" / "datasets" / folder / "cifar-10-batches-py"
-    write_batches(place)
-    assert datasets.load_cifar10(tmp_path / "data")[2] == datasets.Source("cache", place)
-
-
-def test_labels_of_cifar10_beyond_9_are_named(tmp_path):
-    folder = tmp_path / "cifar-10-batches-py"
-    labels = [*range(10), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
-    write_batches(folder, test_batch=pickle.dumps(batch(labels=labels), protocol=3))
-    with pytest.raises(datasets.DataError, match="y_test has labels from 0 to 10, not") as error:
-        datasets.load_cifar10(tmp_path)
-    assert str(error.value).startswith(str(folder))
-
-
-def test_cifar10_without_its_first_batch_is_not_passed_over(tmp_path):
-    folder = tmp_path / "cifar-10-batches-py"
-    write_batches(folder, data_batch_1=None)
-    with pytest.raises(datasets.DataError, match="data_batch_1: missing beside the other batches"):
-        datasets.load_cifar10(tmp_path)
-
-
-def test_a_batch_with_code_ends_the_lesson_with_one_line(lesson, tmp_path):
-    class Touch:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "touched",))
-
-    write_batches(tmp_path / "cifar-10-batches-py", data_batch_3=pickle.dumps(batch(data=Touch())))
-    done = lesson("train_cifar10.py", "--data-dir", tmp_path, "--output-dir", tmp_path / "out")
-    assert done.returncode == 1
-    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
-    assert done.stderr.startswith(f"train_cifar10.py: error: {path}: damaged, cut off, or of ")
-    assert "could run code; it was not opened" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "touched").exists()
-    assert list((tmp_path / "out").glob("*/*")) == []
-
-
-def test_without_cifar10_drawings_stand_in_and_are_drawn_once(tmp_path, no_download, capsys):
-    (x_train, y_train), (x_test, y_test), source = datasets.load_cifar10(tmp_path)
-    told = capsys.readouterr().out
-    for mirror in datasets.CIFAR10.mirrors:
-        assert mirror in told
-    assert "Drawings made by this program, not photographs" in told
-    assert source.kind == "sample"
-    assert "not photographs" in source.note
-    assert x_train.shape == (5000, 32, 32, 3)
-    assert np.bincount(y_train).tolist() == [500] * 10
-    assert np.bincount(y_test).tolist() == [100] * 10
-    drawn = tmp_path / "sample" / "cifar-10-batches-py"
-    before = {path.name: path.stat().st_mtime_ns for path in drawn.iterdir()}
-    again = datasets.load_cifar10(tmp_path, sample=True)
-    np.testing.assert_array_equal(again[0][0], x_train)
-    np.testing.assert_array_equal(again[1][0], x_test)
-    assert {path.name: path.stat().st_mtime_ns for path in drawn.iterdir()} == before
-
-
-def test_drawings_need_no_place_to_write(tmp_path):
-    (tmp_path / "sample").write_bytes(b"a file, where the folder would be")
-    (x_train, _), _, source = datasets.load_cifar10(tmp_path, sample=True)
-    assert x_train.shape == (5000, 32, 32, 3)
-    assert source.kind == "sample"
-
-
-def test_the_lesson_answers_bad_data_with_one_line_and_leaves_no_folder(lesson, tmp_path):
-    (tmp_path / "mnist.npz").write_bytes(npz(**GOOD)[:20_000])
-    outputs = tmp_path / "outputs"
-    done = lesson("train_mnist.py", "--data-dir", tmp_path, "--output-dir", outputs)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"train_mnist.py: error: {tmp_path / 'mnist.npz'}: not an ")
-    assert done.stderr.count("\n") == 1
-    assert list(outputs.glob("*/*")) == []
+def test_a_class_that_no_test_image_shows_is_said(capsys):
+    datasets.check(X, GOOD["y_train"], X[:20], GOOD["y_test"] % 9, NAMES, SOURCE)
+    assert "class 9" in capsys.readouterr().out

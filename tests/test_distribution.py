@@ -1,6 +1,5 @@
 """Keras on JAX: lessons on one device, on several, and in several processes of this machine."""
 
-import csv
 import json
 import os
 import signal
@@ -10,10 +9,9 @@ import keras
 import numpy as np
 import pytest
 from conftest import read_until, run_folder
-from test_lessons import LESSONS
+from lessons import LESSONS
 
-from common import backups, options
-
+pytestmark = pytest.mark.slow
 pytest.importorskip("jax")
 JAX = {"KERAS_BACKEND": "jax"}
 MNIST, SIMPSONS = LESSONS[0], LESSONS[-1]
@@ -43,17 +41,6 @@ def test_the_simpsons_run_on_jax(lesson, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     folder = run_folder(tmp_path)
     assert {path.name for path in folder.iterdir()} == SIMPSONS.files
-    history = list(csv.DictReader((folder / "history-plain.csv").read_text().splitlines()))
-    assert float(history[-1]["loss"]) < float(history[0]["loss"])
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM to send on Windows")
-def test_a_signal_ends_it_although_keras_waits_for_jax_in_a_bare_except(start, tmp_path):
-    process = start(MNIST.script, "--sample", "--epochs", 500, "--output-dir", tmp_path, env=JAX)
-    read_until(process, "Epoch 2/")
-    process.terminate()
-    process.communicate(timeout=60)
-    assert process.returncode == 143
 
 
 def test_several_devices_are_refused_on_tensorflow(lesson, tmp_path):
@@ -136,9 +123,9 @@ def test_a_lesson_divides_its_batches_among_the_devices_of_a_machine(lesson, tmp
 
 @pytest.fixture
 def start_two(start, tmp_path):
-    """Start a command in two processes: `start_two([command, …], more=["--seed", "1"])`."""
+    """Start a command in two processes; `more` has options of each."""
 
-    def start_two(command, more=()):
+    def start_two(command, more=((), ())):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             place = f"127.0.0.1:{free.getsockname()[1]}"
@@ -146,7 +133,7 @@ def start_two(start, tmp_path):
         for i in range(2):
             env = {"JOB_ADDRESSES": place, "NUM_PROCESSES": "2", "PROCESS_ID": str(i)}
             env = JAX | {f"KERAS_DISTRIBUTION_{key}": value for key, value in env.items()}
-            own = [*command, *(more if i else ()), "--output-dir", tmp_path / str(i)]
+            own = [*command, *more[i], "--output-dir", tmp_path / str(i)]
             both.append(start(*own, env=env))
         return both
 
@@ -161,7 +148,7 @@ def assert_equal_weights(folders):
 
 def test_two_processes_train_one_model(start_two, tmp_path):
     for i, process in enumerate(start_two([MNIST.script, *SMALL])):
-        output, _ = process.communicate(timeout=200)
+        output, _ = process.communicate()
         assert process.returncode == 0
         told = f"Each batch is divided among 2 devices of 2 processes; this is process {i}.\n"
         assert told in output
@@ -174,35 +161,19 @@ def test_two_processes_train_one_model(start_two, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL to send on Windows")
-def test_one_that_is_killed_ends_the_other_and_both_are_resumed(start_two, tmp_path):
-    small = [SIMPSONS.script, "--sample", "--epochs", "2", "--image-size", "32"]
+def test_where_one_is_killed_the_other_ends_and_both_are_resumed(start_two, tmp_path):
+    small = [MNIST.script, "--sample", "--epochs", "4"]
     processes = start_two(small)
-    read_until(processes[1], "Epoch 2/")  # of the plain model
+    read_until(processes[1], "Epoch 3/")
     processes[1].send_signal(signal.SIGKILL)
-    _, errors = processes[0].communicate(timeout=120)
+    processes[0].communicate()
     assert processes[0].returncode not in (0, None)
-    assert "another process has failed" in errors or "another task died" in errors  # ours; JAX's
     folders = [run_folder(tmp_path / name) for name in "01"]
-    (tmp_path / "0" / "simpsons-cnn").rename(tmp_path / "both")  # on a disk that they share
-    folders[1].rename(tmp_path / "both" / f"{folders[1].name}-2")
-    folders = [tmp_path / "both" / folders[0].name, tmp_path / "both" / f"{folders[1].name}-2"]
-    for process in start_two([SIMPSONS.script, "--resume", tmp_path / "both"]):
-        output, _ = process.communicate(timeout=200)
+    for process in start_two(small, more=[["--resume", folder] for folder in folders]):
+        output, _ = process.communicate()
         assert process.returncode == 0
         assert ", resumed" in output
     assert_equal_weights(folders)
-    for folder in folders:
-        for name in ["history.csv", "history-plain.csv"]:
-            with open(folder / name, newline="") as file:
-                assert [row["epoch"] for row in csv.DictReader(file)] == list("01")
-
-
-def test_processes_with_other_options_end_at_once(start_two):
-    for process in start_two([MNIST.script, *SMALL], more=["--seed", "1"]):
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 1
-        told = "train_mnist.py: error: the options must be the same in all processes.\n"
-        assert errors.endswith(told)  # JAX warns of the proxies that the tests set
 
 
 @pytest.mark.parametrize("number", ["0", "1"])
@@ -233,44 +204,3 @@ def test_variables_that_say_nothing_are_a_sentence(lesson, tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("train_mnist.py: error: the processes cannot meet: ")
     assert done.stderr.count("\n") == 1
-
-
-# What all processes resume from
-
-
-@pytest.fixture
-def backup(tmp_path):
-    """Backups after three epochs, and after two."""
-    import h5py
-
-    folder = tmp_path / "backup"
-    folder.mkdir()
-    for name, epochs in (("", 3), (".bkp", 2)):
-        with h5py.File(folder / f"latest.weights.h5{name}", "w") as file:
-            file["epochs"] = epochs
-        (folder / f"training_metadata.json{name}").write_text(json.dumps({"epoch": epochs}))
-    return folder
-
-
-def taken(folder):
-    import h5py
-
-    with h5py.File(folder / "latest.weights.h5") as file:
-        noted = json.loads((folder / "training_metadata.json").read_text())["epoch"]
-        assert noted == file["epochs"][()]
-        return noted
-
-
-def test_a_process_goes_back_to_the_epoch_that_all_have(backup):
-    assert (backups.check(backup, lambda own: own), taken(backup)) == (3, 3)
-    assert (backups.check(backup, lambda own: 2), taken(backup)) == (2, 2)
-
-
-def test_where_another_process_has_no_backup_all_begin_again(backup):
-    assert backups.check(backup, lambda own: 0) == 0
-    assert not backup.exists()
-
-
-def test_a_process_that_is_too_far_ahead_says_so(backup):
-    with pytest.raises(options.Mistake, match="has no backup after epoch 1, as another process"):
-        backups.check(backup, lambda own: 1)

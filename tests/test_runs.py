@@ -1,7 +1,11 @@
-"""The run's folder: what it holds while a lesson trains, and what is made of it after a kill."""
+"""The run's folder: what it holds while a lesson trains, after a kill, and at the end."""
 
 import csv
 import json
+import math
+import os
+import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +19,7 @@ from common.datasets import Source
 EPOCHS = 4
 rng = np.random.default_rng(0)
 X, Y = rng.integers(0, 256, (60, 8, 8, 1), np.uint8), rng.integers(0, 3, 60)
+DEVICE = SimpleNamespace(kind="cpu", name="one", count=1, precision="float32")
 
 
 class Killed(Exception):
@@ -22,176 +27,325 @@ class Killed(Exception):
 
 
 class Kill(keras.callbacks.Callback):
-    """Ends the training at the beginning of an epoch, counted from 0, or in its midst."""
+    """Ends the training in the midst of an epoch, counted from 0."""
 
-    def __init__(self, epoch, batch=None):
+    def __init__(self, epoch):
         super().__init__()
-        self.at = epoch, batch
+        self.at = epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
-        if (epoch, None) == self.at:
-            raise Killed
 
     def on_train_batch_end(self, batch, logs=None):
-        if (self.epoch, batch) == self.at:
+        if (self.epoch, batch) == (self.at, 3):
             raise Killed
-
-
-def arguments(folder, resume=False):
-    begun = {"script": "train_cups.py", "command": "", "options": {}, "arguments": []}
-    return SimpleNamespace(resume=folder if resume else None, output_dir=folder, begun=begun)
 
 
 @pytest.fixture
-def train(tmp_path):
-    """Train as a lesson does: the run, and the optimizer's steps; perhaps to be killed."""
+def begin(tmp_path):
+    """Begin a run, or resume one: `begin(resume=folder)`."""
+    begun = []
 
-    def train(resume=None, kill=()):
-        run = runs.Run(arguments(resume or tmp_path, bool(resume)), None, "mlp")
-        keras.utils.set_random_seed(0)
-        layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
-        model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
-        callbacks = [
-            keras.callbacks.ModelCheckpoint(
-                run.folder / "best.keras",
-                monitor="val_accuracy",
-                save_best_only=True,
-                initial_value_threshold=run.best("val_accuracy"),
-            ),
-            keras.callbacks.CSVLogger(run.folder / "history.csv", append=True),
-            keras.callbacks.TerminateOnNaN(),
-            runs.StopAtCtrlC(),
-            *([Kill(*kill)] if kill else []),
-            keras.callbacks.BackupAndRestore(
-                run.folder / "backup", double_checkpoint=True, delete_checkpoint=False
-            ),
-        ]
-        data = {"x": X, "y": Y, "validation_data": (X[:20], Y[:20])}
-        model.fit(**data, batch_size=10, epochs=EPOCHS, callbacks=callbacks, verbose=0)
-        return run, int(model.optimizer.iterations)
+    def begin(resume=None, script="train_cups.py"):
+        args = SimpleNamespace(
+            resume=resume, output_dir=tmp_path, script=script, command="python", about=("", "")
+        )
+        run = runs.Run(args, DEVICE, "mlp")
+        begun.append(run)
+        return run
 
-    return train
+    yield begin
+    for run in begun:
+        end(run)
 
 
-def killed(train, tmp_path, *moment):
+def end(run):
+    """What the end of its process does: the folder is free."""
+    if run._lock is not None:
+        os.close(run._lock)
+        run._lock = None
+
+
+def build(seed=0):
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, optimizer="adam", metrics=["accuracy"])
+    return model
+
+
+def train(run, name="plain", model=None, more=(), **options):
+    """Train as a lesson does; the model."""
+    model = model or build()
+    settings = {"batch_size": 10, "epochs": EPOCHS, "verbose": 0} | options
+    callbacks = [*more, *run.callbacks(name)]
+    model.fit(X, Y, validation_data=(X[:20], Y[:20]), callbacks=callbacks, **settings)
+    return model
+
+
+def killed(run, epoch):
     with pytest.raises(Killed):
-        train(kill=moment)
-    (folder,) = (path.parent for path in tmp_path.rglob(options.BEGUN))
-    return folder
+        train(run, more=[Kill(epoch)])
+    end(run)
+    return run.folder
 
 
 def epochs(folder):
-    with open(folder / "history.csv", newline="") as file:
+    with open(folder / "plain" / "history.csv", newline="") as file:
         return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("moment", [(0, 2), (1,), (2, 3), (3, 5)], ids=str)
-def test_a_training_that_was_cut_off_ends_with_each_epoch_once(train, tmp_path, moment):
-    folder = killed(train, tmp_path, *moment)
-    run, steps = train(resume=folder)
-    history = run.history()
-    assert epochs(folder) == list(range(EPOCHS))
+# Trainings
+
+
+def test_a_training_leaves_its_best_model_and_its_history_in_its_folder(begin, tmp_path):
+    run = begin()
+    train(run)
+    assert run.folder.parent == tmp_path / "cups-mlp"
+    history = run.history("plain")
     assert {key: len(values) for key, values in history.items()} == dict.fromkeys(
         ["accuracy", "loss", "val_accuracy", "val_loss"], EPOCHS
     )
-    assert steps == EPOCHS * 6
-    best = keras.saving.load_model(folder / "best.keras")
-    reached = best.evaluate(X[:20], Y[:20], verbose=0, return_dict=True)["accuracy"]
-    assert reached == pytest.approx(max(history["val_accuracy"]))
+    best = keras.saving.load_model(run.path("plain", "best.keras"))
+    loss = best.evaluate(X[:20], Y[:20], verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(min(history["val_loss"]), rel=1e-5)
+    assert run.seconds["plain"] > 0
 
 
-def test_a_training_that_had_ended_is_not_trained_again(train, tmp_path):
-    run, _ = train()
-    before = run.history(), (run.folder / "best.keras").read_bytes()
-    again, steps = train(resume=run.folder)
-    assert steps == EPOCHS * 6
-    assert (again.history(), (run.folder / "best.keras").read_bytes()) == before
+def test_a_cell_that_is_run_again_begins_another_training_and_deletes_nothing(begin):
+    run = begin()
+    train(run)
+    before = {path: path.read_bytes() for path in run.folder.rglob("*.csv")}
+    assert not run.is_trained("plain")
+    train(run, epochs=2)
+    assert len(run.history("plain")["loss"]) == 2
+    assert run.path("plain", "best.keras") == run.folder / "plain-2" / "best.keras"
+    assert {path: path.read_bytes() for path in before} == before
 
 
-def test_of_an_epoch_that_was_trained_twice_the_last_row_counts(train):
-    run, _ = train()
-    path = run.folder / "history.csv"
-    lines = path.read_text().splitlines()
-    repeated = lines[3].split(",")
-    repeated[1] = "0.987"
-    path.write_text("\n".join([*lines[:4], ",".join(repeated), *lines[4:], "4,0.5"]) + "\n")
-    assert run.history()["accuracy"][2] == 0.987
-    assert epochs(run.folder) == list(range(EPOCHS))
+def test_what_only_looks_changes_nothing(begin):
+    folder = killed(begin(), 2)
+    before = sorted(folder.rglob("*"))
+    run = begin(resume=folder)
+    run.is_trained("plain"), run.path("plain", "best.keras"), run.history("plain")
+    assert sorted(folder.rglob("*")) == before
 
 
-def test_a_loss_that_is_not_a_number_is_one_line_and_leaves_no_model(train):
-    run, _ = train()
-    path = run.folder / "history.csv"
-    path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,1\n1,0.1,nan,0.1,nan\n")
-    with pytest.raises(options.Mistake, match=r"not a number any more \(epoch 2\): try a smaller"):
-        run.history()
-    assert [path.name for path in run.folder.iterdir()] == ["history.csv"]
-
-
-def test_a_validation_loss_that_is_not_a_number_is_one_line_too(train):
-    run, _ = train()
-    path = run.folder / "history.csv"
-    path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,inf\n")
-    with pytest.raises(options.Mistake, match=r"not a number any more \(epoch 1\)"):
-        run.history()
-
-
-def test_a_cell_that_is_run_again_trains_anew(train):
-    run, _ = train()
-    assert run.best("val_accuracy") is None  # as the list of callbacks is made anew
-    left = {path.name for path in run.folder.iterdir()}
-    assert left == {options.BEGUN}
-
-
-def test_a_best_model_that_was_cut_off_is_none(train):
-    run, _ = train()
-    run.args.resume = run.folder
-    assert run.best("val_loss") == min(run.history()["val_loss"])
-    assert run.best("val_accuracy") == max(run.history()["val_accuracy"])
-    path = run.folder / "best.keras"
-    path.write_bytes(path.read_bytes()[:-500])
-    assert run.best("val_accuracy") is None
-
-
-@pytest.mark.parametrize("name", ["latest.weights.h5", "training_metadata.json"])
-def test_half_a_backup_is_replaced_by_the_one_before(train, tmp_path, name):
-    folder = killed(train, tmp_path, 3)
-    path = folder / "backup" / name
-    path.write_bytes(path.read_bytes()[:-5] if name.endswith("json") else b"")
-    run, _ = train(resume=folder)
-    run.history()
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_a_training_that_was_cut_off_ends_with_each_epoch_once(begin, epoch):
+    folder = killed(begin(), epoch)
+    run = begin(resume=folder)
+    assert not run.is_trained("plain")
+    model = train(run)
     assert epochs(folder) == list(range(EPOCHS))
+    assert int(model.optimizer.iterations) == EPOCHS * 6
+    history = run.history("plain")
+    best = keras.saving.load_model(run.path("plain", "best.keras"))
+    loss = best.evaluate(X[:20], Y[:20], verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(min(history["val_loss"]), rel=1e-5)
 
 
-def test_a_first_backup_that_was_cut_off_is_begun_again(train, tmp_path):
-    folder = killed(train, tmp_path, 1)
-    (folder / "backup" / "training_metadata.json").unlink()
-    run, steps = train(resume=folder)
-    assert (len(run.history()["loss"]), steps) == (EPOCHS, EPOCHS * 6)
+def test_a_best_model_of_before_is_kept_where_later_epochs_are_worse(begin):
+    folder = killed(begin(), 2)
+    path = folder / "plain" / "history.csv"
+    header, first, *others = path.read_text().splitlines()
+    values = first.split(",")
+    values[-1] = "0.001"  # the validation loss, lower than any to come
+    path.write_text("\n".join([header, ",".join(values), *others]) + "\n")
+    best = (folder / "plain" / "best.keras").read_bytes()
+    train(begin(resume=folder))
+    assert (folder / "plain" / "best.keras").read_bytes() == best
 
 
-def test_a_damaged_backup_is_one_line(train, tmp_path):
-    folder = killed(train, tmp_path, 3)
-    for path in (folder / "backup").glob("latest*"):
+@pytest.mark.parametrize("damage", ["no row yet", "best model cut off"])
+def test_a_kill_while_an_epoch_is_noted_loses_nothing(begin, damage):
+    folder = killed(begin(), 1)
+    best, history = folder / "plain" / "best.keras", folder / "plain" / "history.csv"
+    if damage == "no row yet":
+        history.write_text("")
+    else:
+        best.write_bytes(best.read_bytes()[:-500])
+    run = begin(resume=folder)
+    train(run)
+    loss = keras.saving.load_model(best).evaluate(X[:20], Y[:20], verbose=0, return_dict=True)
+    assert loss["loss"] == pytest.approx(min(run.history("plain")["val_loss"]), rel=1e-5)
+
+
+def test_a_training_that_had_ended_is_loaded_and_the_next_one_begins(begin):
+    run = begin()
+    train(run).save(run.path("plain", "trained.keras"))
+    end(run)
+    run = begin(resume=run.folder)
+    assert run.is_trained("plain")
+    assert len(run.history("plain")["loss"]) == EPOCHS
+    assert not run.is_trained("dropout")
+    train(run, "dropout", epochs=1)
+    assert run.path("dropout", "history.csv") == run.folder / "dropout" / "history.csv"
+
+
+def test_a_trained_model_that_was_cut_off_does_not_count(begin):
+    run = begin()
+    path = run.path("plain", "trained.keras")
+    train(run).save(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    end(run)
+    assert not begin(resume=run.folder).is_trained("plain")
+
+
+def test_a_second_process_is_kept_out_of_a_run(begin):
+    run = begin()
+    train(run, epochs=1)
+    with pytest.raises(options.Mistake, match="another process"):
+        begin(resume=run.folder)
+    end(run)
+    begin(resume=run.folder)
+
+
+def test_what_is_no_run_to_resume_is_refused(begin, tmp_path):
+    run = begin()
+    train(run, epochs=1)
+    end(run)
+    with pytest.raises(options.Mistake, match="no training of cups-mlp"):
+        begin(resume=run.folder.parent)
+    with pytest.raises(options.Mistake, match="no training of mnist-mlp"):
+        begin(resume=run.folder, script="train_mnist.py")
+    (run.folder / "results.json").write_text("{}")
+    with pytest.raises(options.Mistake, match="finished"):
+        begin(resume=run.folder)
+
+
+def test_half_a_backup_is_replaced_by_the_one_before(begin):
+    folder = killed(begin(), 3)
+    path = folder / "plain" / "backup" / "latest.weights.h5"
+    path.write_bytes(path.read_bytes()[:500])
+    run = begin(resume=folder)
+    train(run)
+    assert len(run.history("plain")["loss"]) == EPOCHS  # of a repeated epoch, the last row counts
+
+
+def test_a_backup_that_cannot_be_read_is_a_sentence(begin):
+    folder = killed(begin(), 3)
+    for path in (folder / "plain" / "backup").glob("*.h5*"):
         path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(options.Mistake, match=r"backup is damaged. Begin a new run, without --re"):
-        train(resume=folder)
+    with pytest.raises(options.Mistake, match="without --resume"):
+        train(begin(resume=folder))
 
 
-def test_a_run_that_another_process_has_finished_is_left_alone(train):
-    run, _ = train()
-    (run.folder / options.BEGUN).unlink()
-    with pytest.raises(options.Mistake, match="has been finished by another process"):
-        train(resume=run.folder)
+def test_a_loss_that_is_not_a_number_is_a_sentence_before_it_reaches_the_backup(begin):
+    run = begin()
+    model = build()
+    model.compile(loss=model.loss, optimizer=keras.optimizers.SGD(1e38), metrics=["accuracy"])
+    with pytest.raises(options.Mistake, match="smaller --learning-rate"):
+        train(run, model=model)
+    assert not list(run.folder.rglob("*.keras"))
+    assert not list(run.folder.rglob("*.h5"))
 
 
-def test_a_folder_is_named_after_the_script(train, tmp_path):
-    run, _ = train()
-    assert run.folder.parent == tmp_path / "cups-mlp"
-    assert json.loads((run.folder / options.BEGUN).read_text())["script"] == "train_cups.py"
+def test_a_validation_loss_that_is_not_a_number_is_a_sentence_too(begin):
+    run = begin()
+    train(run, epochs=1)
+    path = run.path("plain", "history.csv")
+    path.write_text("epoch,accuracy,loss,val_accuracy,val_loss\n0,0.5,1,0.5,inf\n")
+    with pytest.raises(options.Mistake, match=r"epoch 1"):
+        run.history("plain")
+
+
+def test_a_model_that_ends_in_a_softmax_is_a_sentence(begin):
+    layers = [keras.Input((8, 8, 1)), keras.layers.Flatten()]
+    for last in (
+        [keras.layers.Dense(3, "softmax")],
+        [keras.layers.Dense(3), keras.layers.Softmax()],
+    ):
+        model = keras.Sequential([*layers, *last])
+        model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        with pytest.raises(options.Mistake, match="ends in a softmax"):
+            train(begin(), model=model)
+
+
+def test_epochs_without_validation_are_blank(begin):
+    run = begin()
+    train(run, validation_freq=2)
+    losses = run.history("plain")["val_loss"]
+    assert [math.isnan(loss) for loss in losses] == [True, False, True, False]
+    finish(run, {"plain": build()})  # the best epoch is one of the others
+    results = json.loads((run.folder / "results.json").read_text())
+    assert results["best_epoch"] == np.nanargmin(losses) + 1
+
+
+def test_a_folder_that_was_removed_is_a_sentence(begin):
+    run = begin()
+    train(run, epochs=1)
+    shutil.rmtree(run.folder)
+    with pytest.raises(options.Mistake, match="removed"):
+        run.history("plain")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to send on Windows")
+def test_ctrl_c_ends_the_training_and_a_second_one_is_as_ever(begin):
+    class Press(keras.callbacks.Callback):
+        def __init__(self, times):
+            super().__init__()
+            self.times = times
+
+        def on_train_batch_end(self, batch, logs=None):
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+            self.times = 0
+
+    run = begin()
+    train(run, more=[Press(1)])
+    assert epochs(run.folder) == [0]
+    with pytest.raises(KeyboardInterrupt):
+        train(run, "second", more=[Press(2)])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# The end
+
+
+def finish(run, models, **changes):
+    values = {
+        "source": Source("folder", Path("data")),
+        "class_names": ["a", "b", "c"],
+        "preparation": "square",
+        "models": models,
+        "scores": {
+            name: {p: {"loss": 1.0, "accuracy": 0.5} for p in ("train", "validation", "test")}
+            for name in models
+        },
+        "labels": dict.fromkeys(("train", "validation", "test"), np.array([0, 0, 1, 1])),
+        "probabilities": np.array([[1, 0, 0], [0.4, 0.6, 0], [0, 1, 0], [0.1, 0.2, 0.7]]),
+    }
+    run.finish(**values | changes)
+
+
+def test_the_end_leaves_results_mistakes_and_a_page_but_no_backup(begin):
+    run = begin()
+    model = train(run)
+    train(run, "regularized", epochs=2)
+    finish(run, {"plain": model, "regularized": build()})
+    results = json.loads((run.folder / "results.json").read_text())
+    assert list(results["models"]) == ["plain", "regularized"]
+    assert (results["epochs"], results["models"]["plain"]["epochs"]) == (2, 4)
+    assert results["fit_seconds"] is not None
+    # Of class c there is no image: its F1 counts as 0, in both figures.
+    assert results["test"]["macro_f1"] == pytest.approx((2 / 3 + 0.5 + 0) / 3, abs=1e-6)
+    f1 = [figures["f1"] for figures in results["per_class"].values()]
+    assert results["test"]["macro_f1"] == pytest.approx(np.mean(f1), abs=1e-6)
+    with open(run.folder / "mistakes.csv", newline="") as file:
+        assert [row["index"] for row in csv.DictReader(file)] == ["3", "1"]
+    assert not list(run.folder.rglob("backup"))
+    assert (run.folder / "report.html").exists()
+
+
+def test_the_page_of_a_resumed_run_tells_no_seconds(begin):
+    folder = killed(begin(), 2)
+    run = begin(resume=folder)
+    finish(run, {"plain": train(run)})
+    results = json.loads((folder / "results.json").read_text())
+    assert results["resumed"] and results["fit_seconds"] is None
+    assert "resumed" in (folder / "report.html").read_text()
 
 
 def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path):
@@ -205,125 +359,46 @@ def test_json_is_there_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         runs.write_json(tmp_path / "results.json", {"accuracy": float("nan")})
     assert json.loads((tmp_path / "results.json").read_text()) == {"accuracy": 0.5}
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
-
-
-# What is kept of several models
-
-
-@pytest.fixture
-def trained(tmp_path):
-    """A run with what two trained models have left: the run, and the names of these files."""
-    run = runs.Run(arguments(tmp_path), None, "cnn")
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    for suffix in ("", "-plain"):
-        for kind in ("best", "trained"):
-            model.save(run.folder / f"{kind}{suffix}.keras")
-        (run.folder / f"history{suffix}.csv").write_text("epoch,val_accuracy\n0,0.5\n1,0.4\n")
-        (run.folder / f"backup{suffix}").mkdir()
-    return run
-
-
-def names(run):
-    return sorted(path.name for path in run.folder.iterdir())
-
-
-OF_THE_FIRST = ["backup", "best.keras", "history.csv", "trained.keras"]
-
-
-def test_a_model_of_a_run_that_is_not_resumed_is_not_trained_and_its_files_go(trained):
-    before = names(trained)
-    assert not trained.is_trained("-plain")
-    assert names(trained) == sorted([options.BEGUN, *OF_THE_FIRST])
-    assert len(before) == 1 + 2 * len(OF_THE_FIRST)
-
-
-def test_a_model_of_a_resumed_run_is_trained_where_its_file_is_whole(trained):
-    resumed = runs.Run(arguments(trained.folder, resume=True), None, "cnn")
-    before = names(resumed)
-    assert resumed.is_trained("-plain")
-    assert resumed.is_trained()
-    assert resumed.best("val_accuracy", "-plain") == 0.5
-    assert resumed.history("-plain") == {"val_accuracy": [0.5, 0.4]}
-    path = resumed.folder / "trained-plain.keras"
-    path.write_bytes(path.read_bytes()[:-500])
-    assert not resumed.is_trained("-plain")
-    path.unlink()
-    assert not resumed.is_trained("-plain")
-    gone = {path.name, "backup-plain", "history-plain.csv"}  # without a backup, it begins anew
-    assert names(resumed) == [name for name in before if name not in gone]
 
 
 # The best run of another model
 
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run of the cnn, on a machine whose repository keeps no run."""
-    monkeypatch.setattr(options, "HOME", tmp_path / "home")
-    return runs.Run(arguments(tmp_path / "outputs"), None, "cnn")
-
-
-@pytest.fixture
-def finished(run):
-    """Leave a finished run of the mlp: `finished("one", 0.9, source="sample")`; its results."""
-
-    def finished(name, accuracy, source="folder", test=100, place=None):
-        folder = (place or run.args.output_dir) / "cups-mlp" / name
-        folder.mkdir(parents=True)
-        results = {
-            "name": name,
-            "data": {"source": source, "test": test, "classes": ["a", "b"]},
-            "validation": {"accuracy": accuracy},
-        }
-        runs.write_json(folder / options.FINISHED, results)
-        return results
-
-    return finished
-
-
 FOLDER, SAMPLE = Source("folder", Path("data")), Source("sample", Path("data/sample"))
 
 
-def test_of_several_runs_the_best_on_the_validation_set_is_compared(run, finished):
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Leave a finished run: `store("one", 0.9, source="sample")`; its results."""
+    monkeypatch.setattr(options, "HOME", tmp_path / "home")
+
+    def store(name, accuracy, source="folder", test=100, place=tmp_path):
+        folder = place / "cups-mlp" / name
+        folder.mkdir(parents=True)
+        data = {"source": source, "test": test, "classes": ["a", "b"]}
+        results = {"name": name, "data": data, "validation": {"accuracy": accuracy}}
+        runs.write_json(folder / "results.json", results)
+        return results
+
+    return store
+
+
+def test_of_several_runs_the_best_on_the_validation_set_is_compared(begin, store):
+    run = begin()
     assert run.best_of("mlp", FOLDER, ["a", "b"], 100) is None
-    finished("20260101-000000", 0.81)
-    best = finished("20260102-000000", 0.88)
-    finished("20260103-000000", 0.42)  # one epoch, to have a look
+    store("20260101-000000", 0.81)
+    best = store("20260102-000000", 0.88)
     assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == best
-    assert run.best_of("cnn", FOLDER, ["a", "b"], 100) is None
-
-
-def test_a_better_run_that_the_repository_keeps_is_compared(run, finished):
-    finished("20260101-000000", 0.81)
-    kept = finished("seed-0", 0.88, place=options.HOME / "outputs" / "reference")
+    kept = store("seed-0", 0.89, place=options.HOME / "outputs" / "reference")
     assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == kept
-    better = finished("20260102-000000", 0.89)
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == better
 
 
-def test_only_runs_on_the_same_data_are_compared(run, finished):
-    sample = finished("sample", 0.7, source="sample")
-    whole = finished("whole", 0.9, source="download")  # the same as in a folder
-    finished("other count", 0.95, test=99)
+def test_only_runs_on_the_same_data_are_compared(begin, store):
+    run = begin()
+    sample = store("sample", 0.7, source="sample")
+    whole = store("whole", 0.9, source="download")  # the same as in a folder
+    store("other count", 0.95, test=99)
+    damaged = store("damaged", 0.99)
+    (run.args.output_dir / "cups-mlp" / "damaged" / "results.json").write_text("[")
     assert run.best_of("mlp", SAMPLE, ["a", "b"], 100) == sample
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 101) is None
+    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole != damaged
     assert run.best_of("mlp", FOLDER, ["a", "c"], 100) is None
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *["", "[]", "null", "{}", '{"data": null}', '{"data": {"source": "folder"', b"\xff\xfe"],
-        '{"data": {"source": "folder", "test": 100, "classes": ["a", "b"]},'
-        ' "validation": {"accuracy": "0.99"}}',
-    ],
-)
-def test_damaged_results_are_passed_over(run, finished, content):
-    finished("damaged", 0.99)
-    path = run.args.output_dir / "cups-mlp" / "damaged" / options.FINISHED
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) is None
-    whole = finished("whole", 0.5)
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole

@@ -7,7 +7,6 @@ background, so that no pixel tells the class: its form has to be seen.
 
 import math
 import os
-import pickle
 import shutil
 import tempfile
 
@@ -205,47 +204,6 @@ def cifar10(train=500, test=100, seed=0):
     return arrays
 
 
-def write_cifar10(folder):
-    """Write the drawings of `cifar10` as CIFAR-10's files: five batches, a test batch, names.
-
-    Each batch is a pickle of the published form: a dict with `batch_label`, `labels` (a list),
-    `data` (uint8, shape (count, 3072), channel by channel) and `filenames`, keys in bytes.
-    The folder is made whole under another name and then renamed.
-
-    Raises:
-        OSError: The folder cannot be written.
-    """
-    arrays = cifar10()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = tempfile.mkdtemp(prefix=".cifar-10-", dir=folder.parent)
-    parts = zip(np.split(arrays["x_train"], 5), np.split(arrays["y_train"], 5), strict=True)
-    batches = {
-        f"data_batch_{i}": (x, y, f"training batch {i} of 5")
-        for i, (x, y) in enumerate(parts, start=1)
-    }
-    batches["test_batch"] = arrays["x_test"], arrays["y_test"], "testing batch 1 of 1"
-    try:
-        for name, (x, y, label) in batches.items():
-            batch = {
-                b"batch_label": label.encode(),
-                b"labels": y.tolist(),
-                b"data": np.ascontiguousarray(x.transpose(0, 3, 1, 2)).reshape(len(x), 3072),
-                b"filenames": [f"{CIFAR10_NAMES[y]}_{i:04}.png".encode() for i, y in enumerate(y)],
-            }
-            _dump(batch, os.path.join(made, name))
-        meta = {
-            b"num_cases_per_batch": len(arrays["x_train"]) // 5,
-            b"label_names": [name.encode() for name in CIFAR10_NAMES],
-            b"num_vis": 3072,
-        }
-        _dump(meta, os.path.join(made, "batches.meta"))
-        os.chmod(made, 0o755)
-        if not folder.exists():  # or another lesson was as quick
-            os.rename(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
 def write_cartoons(folder, most=260, seed=0):
     """Draw five persons of a cartoon of our own, in the layout of Kaggle's Simpsons.
 
@@ -302,11 +260,6 @@ def _frames(shapes, count, generator):
             left, top = generator.integers(0, 8, 2) + (side - 8 - np.array([width, height])) // 2
             yield Image.fromarray(scene).crop((left, top, left + width, top + height))
             count -= 1
-
-
-def _dump(content, path):
-    with open(path, "wb") as file:
-        pickle.dump(content, file, protocol=3)  # the last that spells arrays as CIFAR-10's do
 
 
 def _draw(things, generator, size=32, smallest=0.7, lean=8, hidden=0):
