@@ -15,49 +15,77 @@ import json
 import os
 import sys
 import time
+import zipfile
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
-
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common import options
 
 OUTPUTS = options.HOME / "outputs"
 BATCH = 100  # images at a time
 ON_SHEET = 100  # images at most
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_LARGEST = 1000  # pixels of a side: a photograph is first made as small as this
-_INK = 0.3  # of the way from the background to the strongest value: what counts as drawn
+
+
+def parse():
+    """The options; a wrong one ends the program."""
+    parser = options.Parser((__doc__ or "").replace("    python", "  python"))
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or glob")
+    about = (
+        "a run's folder, or one that holds runs, of which the newest is taken (default: outputs)"
+    )
+    kind = {"type": options.existing_folder, "metavar": "DIR"}
+    parser.add_argument("--run", default=OUTPUTS, help=about, **kind)
+    parser.add_argument("--output", type=_new_file, metavar="FILE", help="where the sheet goes")
+    about = "print a line of JSON per image, for programs; no sheet without --output"
+    parser.add_argument("--json", action="store_true", help=about)
+    return parser.parse_args()
+
+
+def _new_file(text):
+    path = Path(os.path.expanduser(text))
+    if path.exists():
+        raise argparse.ArgumentTypeError(f"{text!r} is there already; name a new file")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
+        raise argparse.ArgumentTypeError(f"{text!r} should end in .png, .jpg, .pdf or .svg")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {str(path.absolute().parent)!r}")
+    return path
+
+
+if __name__ == "__main__":
+    options.explain_errors()
+    parse()  # a mistake is answered before anything slow is imported
+
+try:
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from common import images
+except ModuleNotFoundError as error:
+    what = f"{error.name} is not installed: pip install -r requirements.txt"
+    raise options.Mistake(what) from None
+
+_SIDE = 1000  # pixels: a photograph is first made as small as this
+_SMALL = 100  # pixels: below, a drawing may fill the image, and its border is no paper
+_INK = 0.35  # of the way from paper to the strongest ink: what counts as drawn
+_STRONGEST = 99.95  # percent of the pixels are weaker
 
 
 def main():
-    parser = options.Parser((__doc__ or "").replace("    python", "  python"))
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="file, folder or glob")
-    parser.add_argument(
-        "--run",
-        type=options.existing_folder,
-        default=OUTPUTS,
-        metavar="DIR",
-        help="a run's folder, or one that holds runs, of which the newest is taken "
-        "(default: outputs)",
-    )
-    parser.add_argument("--output", type=_new_file, metavar="FILE", help="where the sheet goes")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print a line of JSON per image, for programs; no sheet without --output",
-    )
-    args = parser.parse_args()
-    options.explain_errors()
-
+    args = parse()
     run, results = find_run(args.run)
-    found = {name: expand(name) for name in args.images}
+    others = set()  # files of folders that are no images
+    found = {name: expand(name, others) for name in args.images}
     files = list(dict.fromkeys(file for own in found.values() for file in own))
     failed = [name for name, own in found.items() if not own]
     for name in failed:
-        print(f"{parser.prog}: {name}: no image there", file=sys.stderr)
+        _tell(f"{name}: no image there")
+    if others:
+        endings = Counter(file.suffix.lower() for file in sorted(others))
+        kinds = (f"{count:,} {ending or 'without one'}" for ending, count in endings.items())
+        _tell(f"skipped: what is no image by its ending ({', '.join(kinds)})")
     if not files:
         return 1
 
@@ -65,7 +93,7 @@ def main():
         from common import devices
 
         devices.start(SimpleNamespace(precision="auto", deterministic=False), convolutional=False)
-    model = load_model(run / "model.keras")
+    model = load_model(run / "model.keras", results)
     notices = sys.stderr if args.json else sys.stdout
     print(f"Model: {run / 'model.keras'}\n", file=notices)
 
@@ -81,34 +109,34 @@ def main():
         raise options.Mistake(f"{run}: how to prepare images for {what} is not known.")
     sheet, captions = [], []
     for start in range(0, len(files), BATCH):
-        readable, images, inverted = [], [], []
-        for file in files[start : start + BATCH]:
-            try:
-                image, was_inverted = prepare(file, shape, preparation)
-            except ImageError as error:
-                failed.append(file)
-                print(f"{parser.prog}: {file}: skipped: {error}", file=sys.stderr)
-                continue
-            readable.append(file)
-            images.append(image)
-            inverted.append(was_inverted)
-        if not images:
+        read, refused = [], {}
+        with devices.quiet():  # what decoders complain of, without a name
+            for file in files[start : start + BATCH]:
+                try:
+                    read.append((file, *prepare(file, shape, preparation)))
+                except images.ImageError as error:
+                    refused[file] = error
+        for file, error in refused.items():
+            _tell(f"{file}: skipped: {error}")
+        failed += refused
+        if not read:
             continue
-        rows = model.predict(np.stack(images), verbose=0)
-        for file, row, was_inverted in zip(readable, rows, inverted, strict=True):
+        inputs = [image for _, image, _ in read]
+        rows = model.predict(np.stack(inputs), verbose=0)
+        for (file, _, inverted), row in zip(read, rows, strict=True):
             order = np.argsort(-row, kind="stable")
             likeliest = [(class_names[i], float(row[i])) for i in order]
             if args.json:
                 first, probability = likeliest[0]
                 line = {"image": str(file), "class": first, "probability": probability}
-                line |= {"probabilities": dict(likeliest), "inverted": was_inverted}
+                line |= {"probabilities": dict(likeliest), "inverted": inverted}
                 print(json.dumps(line))
             else:
-                how = " (dark on light: inverted)" if was_inverted else ""
+                how = " (dark on light: inverted)" if inverted else ""
                 print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}{how}")
             lines = [f"{_short(name)} {plots.percent(p)}" for name, p in likeliest[:3]]
             captions.append("\n".join([_short(file.name), *lines]))
-        sheet += images[: ON_SHEET - len(sheet)]
+        sheet += inputs[: ON_SHEET - len(sheet)]
     if sheet and (args.output or not args.json):
         plots.set_up(show=False)
         path = args.output or unused(run / time.strftime("predicted-%Y%m%d-%H%M%S.png"))
@@ -117,12 +145,14 @@ def main():
         try:
             plots.grid(path, sheet, captions[: len(sheet)], title, columns=6)
         except OSError as error:
-            raise options.Mistake(
-                f"the sheet cannot be written to {path} ({error.strerror or error}); name another "
-                "place with --output."
-            ) from None
+            what = f"the sheet cannot be written to {path} ({error.strerror or error})"
+            raise options.Mistake(f"{what}; name another place with --output.") from None
         print(f"\nSheet{rest}: {path}", file=notices)
     return 1 if failed else 0
+
+
+def _tell(what):
+    print(f"{Path(sys.argv[0]).name}: {what}", file=sys.stderr)
 
 
 def find_run(folder):
@@ -131,9 +161,7 @@ def find_run(folder):
     Raises:
         options.Mistake: There is none, or its files cannot be read.
     """
-    found = [
-        path for path in folder.rglob("results.json") if (path.parent / "model.keras").exists()
-    ]
+    found = [p for p in folder.rglob("results.json") if (p.parent / "model.keras").exists()]
     if not found:
         raise options.Mistake(
             f"no finished run in {folder}. `python train_mnist.py` makes one, in a minute or two."
@@ -141,21 +169,27 @@ def find_run(folder):
     newest = max(found, key=_finished)
     try:
         results = json.loads(newest.read_text(encoding="utf-8"))
-        _ = results["data"]["classes"], results["preparation"]
+        names = results["data"]["classes"]
+        if type(names) is not list or {*map(type, [*names, results["preparation"]])} != {str}:
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError):
         raise options.Mistake(f"{newest} cannot be read. Name another run with --run.") from None
     return newest.parent, results
 
 
-def expand(name):
-    """The image files that an argument names: a file, those of a folder, or of a glob."""
+def expand(name, others):
+    """The image files that an argument names: a file, those of a folder, or of a glob.
+
+    Files of a folder that have another ending are added to `others`, a set.
+    """
     path = os.path.expanduser(name)
     if os.path.isdir(path):
         found = []
         for folder, inner, names in os.walk(path):
             inner[:] = [name for name in inner if not name.startswith(".")]
             found += [Path(folder, name) for name in names if not name.startswith(".")]
-        known = (p for p in found if p.suffix.lower() in EXTENSIONS)
+        known = [p for p in found if p.suffix.lower() in images.EXTENSIONS]
+        others.update({*found} - {*known})
         return sorted(p for p in known if p.is_file())  # no pipe or device, which may never end
     if os.path.isfile(path):
         return [Path(path)]
@@ -168,22 +202,23 @@ def expand(name):
     matches = sorted(Path(pattern.anchor).glob("/".join(parts)))
     hidden = {m for m in matches for p in m.parts if p.startswith(".") and p not in pattern.parts}
     shown = (match for match in matches if match not in hidden)
-    return [file for match in shown if str(match) != path for file in expand(str(match))]
+    return [file for match in shown if str(match) != path for file in expand(str(match), others)]
 
 
 def _finished(path):
     """When a run ended: as it noted, because a copied file has another time."""
     try:
-        return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
+        text = json.loads(path.read_text(encoding="utf-8"))["finished"]
+        return datetime.fromisoformat(text).astimezone()  # without a zone, it is this one's
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return datetime.fromtimestamp(path.stat().st_mtime).astimezone()
 
 
-def load_model(path):
+def load_model(path, results):
     """The saved model; in 32 bits, also where a lesson saved it in 16.
 
     Raises:
-        options.Mistake: The file is damaged.
+        options.Mistake: The file is damaged, or of another version of Keras.
     """
     import keras
 
@@ -192,21 +227,17 @@ def load_model(path):
     try:
         return devices.to_float32(keras.saving.load_model(path, compile=False))
     except Exception as error:  # whatever Keras and its parts raise
+        versions = results.get("versions")
+        version = versions.get("keras") if isinstance(versions, dict) else None
+        if version not in (None, keras.__version__) and zipfile.is_zipfile(path):
+            raise options.Mistake(
+                f"{path} was saved by Keras {version}, and this is Keras {keras.__version__}. "
+                f"Install that version: pip install keras=={version}"
+            ) from None
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise options.Mistake(
             f"{path} cannot be read ({reason}). Train again, or name another run with --run."
         ) from None
-
-
-def _new_file(text):
-    path = Path(os.path.expanduser(text))
-    if path.exists():
-        raise argparse.ArgumentTypeError(f"{text!r} is there already; name a new file")
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".pdf", ".svg"):
-        raise argparse.ArgumentTypeError(f"{text!r} should end in .png, .jpg, .pdf or .svg")
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {str(path.absolute().parent)!r}")
-    return path
 
 
 def unused(path):
@@ -228,10 +259,6 @@ def _short(name):
 # An image file -> what a model takes
 
 
-class ImageError(Exception):
-    """A file that is no image; the message says why."""
-
-
 def prepare(path, shape, preparation):
     """Read an image and bring it to a model's shape.
 
@@ -239,11 +266,16 @@ def prepare(path, shape, preparation):
     as the lesson says in `results.json`:
 
     - "folder": the proportions are kept, and the rest is black, as where a lesson reads folders;
-    - "digit" and "clothing": the background is taken away, and the rest is scaled and placed as
-      in the data set: a digit fits 20x20 pixels and has its center of mass in the middle of 28x28
-      (LeCun, Cortes, Burges, 1998), clothing fits 28x28 (Xiao, Rasul, Vollgraf, 2017). Both are
-      light on dark there: what is dark on light is inverted;
+    - "digit" and "clothing": what is drawn is cut out, and scaled and placed as in the data set: a
+      digit fits 20x20 pixels and has its center of mass in the middle of 28x28 (LeCun, Cortes,
+      Burges, 1998), clothing fits 28x28 (Xiao, Rasul, Vollgraf, 2017). Both are light on dark
+      there: what is dark on light is inverted;
     - "square": the largest square in the middle is scaled.
+
+    To cut out: paper is what the four corners mostly are, and ink is what differs most from it, on
+    the dark side or on the light one. The light on the paper, a plane through the border's values,
+    is taken away. What lies around all ink is cut off. Scaled down, thin strokes fade; so at the
+    end, all is stretched to full contrast.
 
     Args:
         path: A file.
@@ -254,68 +286,33 @@ def prepare(path, shape, preparation):
         A uint8 array of `shape`; and whether it was inverted.
 
     Raises:
-        ImageError: The file cannot be opened, or not decoded.
+        images.ImageError: It cannot be decoded, or nothing is drawn on it.
     """
     if preparation == "folder":
-        return _as_in_folders(path, shape[0]), False
-    drawn = preparation in ("digit", "clothing")
-    image = _open(path, "L" if shape[2] == 1 or drawn else "RGB")
-    inverted = False
-    if drawn:
-        pixels = np.asarray(image, np.float32)
-        inverted = bool(_background(pixels) > 127)
-        pixels = 255 - pixels if inverted else pixels
-        if pixels.shape != shape[:2]:
-            share = 20 / 28 if preparation == "digit" else 1
-            pixels = _cut_out(pixels, max(1, round(share * min(shape[:2]))))
-            pixels = _centered(pixels, shape, by_mass=preparation == "digit")
-        pixels = pixels.round().astype(np.uint8)[..., np.newaxis]
-        return np.broadcast_to(pixels, shape), inverted
-    image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BOX)
-    return np.asarray(image, np.uint8).reshape(shape), inverted
+        return images.square(images.decode(path, shape[0]), shape[0]), False
+    image = images.decode(path, _SIDE)
+    image.thumbnail((_SIDE, _SIDE), Image.Resampling.BOX)
+    if preparation == "square":
+        image = ImageOps.fit(image, (shape[1], shape[0]), Image.Resampling.BOX)
+        image = image.convert("L" if shape[2] == 1 else "RGB")
+        return np.asarray(image).reshape(shape), False
+    pixels = np.asarray(image.convert("L"), np.float32)
+    paper = _paper(pixels)
+    darkest, lightest = np.percentile(pixels, (100 - _STRONGEST, _STRONGEST))
+    inverted = bool(paper - darkest > lightest - paper)
+    if inverted:
+        pixels, paper = 255 - pixels, 255 - paper
+    if pixels.shape != shape[:2]:
+        share = 20 / 28 if preparation == "digit" else 1
+        pixels = _cut_out(pixels, paper, max(1, round(share * min(shape[:2]))))
+        pixels = _centered(pixels, shape, by_mass=preparation == "digit")
+    elif np.ptp(pixels) < 16:
+        raise images.ImageError("nothing drawn")
+    pixels = pixels.round().astype(np.uint8)[..., np.newaxis]
+    return np.broadcast_to(pixels, shape), inverted
 
 
-def _as_in_folders(path, side):
-    """As `keras.utils.image_dataset_from_directory` does, with `pad_to_aspect_ratio=True`."""
-    import tensorflow as tf
-
-    try:
-        with tf.device("CPU"):
-            content = tf.io.read_file(os.fsencode(path))
-            image = tf.image.decode_image(content, channels=3, expand_animations=False)
-            image = tf.image.resize_with_pad(image, side, side)
-            return tf.cast(tf.round(image), tf.uint8).numpy()
-    except tf.errors.InvalidArgumentError:
-        what = "TensorFlow cannot decode it (it reads JPEG, PNG, GIF, BMP and WebP)"
-        raise ImageError(what) from None
-    except (tf.errors.OpError, ValueError) as error:
-        raise ImageError(f"it cannot be opened ({type(error).__name__})") from None
-
-
-def _open(path, mode):
-    """As Pillow reads it: upright, one frame, on white where it is transparent."""
-    try:
-        with Image.open(path) as image:
-            image.draft(mode, (_LARGEST, _LARGEST))  # of a JPEG: less is decoded
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith(("I", "F")):  # 16 bits and more
-                values = np.nan_to_num(np.asarray(image, np.float64))
-                values *= 255 / 65535 if image.mode.startswith("I") else 1
-                image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
-            image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert(mode)
-    except UnidentifiedImageError:
-        raise ImageError("it is not an image, or of a kind that is not known") from None
-    except OSError as error:
-        raise ImageError(error.strerror or str(error)) from None
-    except Exception as error:  # damaged bytes raise whatever they happen to mean to Pillow
-        raise ImageError(str(error) or type(error).__name__) from None
-
-
-def _background(pixels):
+def _paper(pixels):
     """The middle value at the four corners, each a tenth of the image."""
     height, width = (max(1, side // 10) for side in pixels.shape)
     ends = pixels[:height], pixels[-height:]
@@ -324,30 +321,33 @@ def _background(pixels):
     )
 
 
-def _cut_out(pixels, side):
-    """What is lighter than its background, scaled so that its longer side has `side` pixels."""
-    pixels = pixels - _lighting(pixels)
-    noise = max(np.median(np.abs(pixels)), 1)
-    pixels = np.clip(pixels / max(np.percentile(pixels, 99.9), 8 * noise), 0, 1)
-    drawn = pixels > _INK
-    if drawn.any():
-        rows, columns = (np.flatnonzero(drawn.any(axis)) for axis in (1, 0))
-        pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    pixels = 255 * np.where(pixels < _INK / 2, 0, pixels)
-    scale = side / max(pixels.shape)
-    size = [max(1, round(scale * length)) for length in reversed(pixels.shape)]
-    image = Image.fromarray(pixels.astype(np.float32))
-    return np.clip(np.asarray(image.resize(size, Image.Resampling.BOX)), 0, 255)
+def _cut_out(pixels, paper, side):
+    """What is lighter than dark paper, in full contrast, its longer side `side` pixels long."""
+    ink = pixels - (_lighting(pixels) if max(pixels.shape) >= _SMALL else paper)
+    noise, strongest = -np.percentile(ink, 10), np.percentile(ink, _STRONGEST)
+    if strongest < 5 * max(noise, 1):  # of noise alone, the strongest is about 2.6 times this
+        raise images.ImageError("nothing drawn")
+    ink = np.clip(ink / strongest, 0, 1)
+    rows, columns = (np.flatnonzero((ink > _INK).any(axis)) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    ink = np.where(ink < _INK / 2, 0, ink)
+    scale = side / max(ink.shape)
+    size = [max(1, round(scale * length)) for length in reversed(ink.shape)]
+    ink = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BOX))
+    return 255 * np.clip(ink / ink.max(), 0, 1)
 
 
 def _lighting(pixels):
     """The plane through the values along the border: what paper looks like, lit from a side."""
-    height, width = pixels.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    border = np.maximum(np.abs(y), np.abs(x)) > 0.9
+    y, x = np.mgrid[-1 : 1 : pixels.shape[0] * 1j, -1 : 1 : pixels.shape[1] * 1j]
     terms = np.stack([np.ones_like(x), x, y], axis=-1)
-    plane, *_ = np.linalg.lstsq(terms[border], pixels[border], rcond=None)
-    return terms @ plane
+    border = np.maximum(np.abs(y), np.abs(x)) > 0.8
+    kept = border
+    for _ in range(3):  # without what is far from the plane: ink that reaches the border
+        plane, *_ = np.linalg.lstsq(terms[kept], pixels[kept], rcond=None)
+        away = np.abs(pixels - terms @ plane)
+        kept = border & (away <= 3 * max(np.median(away[border]), 1))
+    return (terms @ plane).astype(np.float32)
 
 
 def _centered(pixels, shape, *, by_mass):

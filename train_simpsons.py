@@ -41,8 +41,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from sklearn import metrics
-from sklearn.cluster import DBSCAN
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
+from sklearn.model_selection import train_test_split
 
 from common import folders, plots, runs
 
@@ -55,9 +54,9 @@ plots.set_up(args.show)
 #
 # The simplest way to label images: one folder per **class**, named after it. The 42 characters of
 # Kaggle's *The Simpsons Characters Dataset* (Attia, 2017) are stored like this. `folders.load`
-# finds the folders, and checks each file by decoding it. One broken file would end the training
-# later, so those that cannot be decoded are named here and skipped. For your own images, see also
-# "Images of your own" in the README.
+# finds the folders and decodes each file, once. A file that cannot be decoded is named and skipped.
+# Each image becomes a square of `--image-size` pixels; its proportions are kept, the rest is black.
+# For your own images, see also "Images of your own" in the README.
 
 # %%
 images, published, source = folders.load(
@@ -66,7 +65,9 @@ images, published, source = folders.load(
     sample=args.sample,
     download=args.download,
     kaggle=("alexattia/the-simpsons-characters-dataset", "1.2 GB"),  # what --download fetches
-    test_folder="kaggle_simpson_testset",  # its published test images
+    test_images=args.test_images,
+    test_folder="kaggle_simpson_testset",  # how its published test images are called
+    side=args.image_size,
     min_images=290,  # of Kaggle's characters; a class of drawings or of your own needs three
 )
 plots.set_note(source.note)
@@ -93,18 +94,17 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 # is **data leakage**. The line that begins with "A random split" tells how many images of a random
 # test set it would affect.
 #
-# So we find the near-duplicates and split by **groups**. Each image has a thumbnail of 16x16 gray
-# pixels. Two images are near-duplicates if their thumbnails have a correlation of at least 0.95.
-# `DBSCAN` puts near-duplicates into one group. If A is a near-duplicate of B, and B of C, all three
-# are in one group. (`eps` is the largest distance of two linked images. Thumbnails have zero mean,
-# so their cosine distance is 1 - correlation. With `min_samples=1`, an image without
-# near-duplicates is a group of its own.) `StratifiedGroupKFold` makes up to seven parts, called
-# **folds**, with about the same share of each class, and never divides a group. One fold is for
-# validation, one for the test, and the others are for training. Kaggle also publishes test images.
-# They are evaluated, too, but nobody kept their near-duplicates out of the training images, and
-# they may be harder or easier than ours. (For the drawings, we made such a set: 20 of each person,
-# all with the correct label. A model that fails on the rare classes has a lower accuracy there than
-# on our test set.) In `groups.png`, each row is a group: how much do its images differ?
+# So `folders.split` finds the near-duplicates and splits by **groups**. Each image has a thumbnail
+# of 16x16 gray pixels. Two images of a class are near-duplicates if their thumbnails have a
+# correlation of at least 0.95 (`--near-duplicates`). If A is a near-duplicate of B, and B of C, all
+# three are in one group; scikit-learn's `DBSCAN` finds the groups. Its `StratifiedGroupKFold` makes
+# up to seven parts, called **folds**, with about the same share of each class, and never divides a
+# group. One fold is for validation, one for the test, and the others are for training. Kaggle also
+# publishes test images. They are evaluated, too, but nobody kept their near-duplicates out of the
+# training images, and they may be harder or easier than ours. (For the drawings, we made such a
+# set: 20 of each person, all with the correct label. A model that fails on the rare classes has a
+# lower accuracy there than on our test set.) In `groups.png`, each row is a group: how much do its
+# images differ?
 #
 # How much does a random split flatter the models? After a random split, the macro F1 of the
 # validation set is 0.747 instead of 0.736 for the plain model, and 0.968 instead of 0.964 for the
@@ -117,37 +117,24 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 # there than on new images.
 
 # %%
-groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
+parts, groups = folders.split(images, args.seed, args.near_duplicates)
+parts |= published  # with the published test images, if they are there
 random_training, random_test = train_test_split(groups, test_size=1 / 7, random_state=args.seed)
 leaked = np.isin(random_test, random_training).mean()
 print(f"A random split: {leaked:.1%} of its test images share a group with training images")
 
-
-def load_image(path):
-    """An image file as the models get it: a square with the proportions kept, the rest black."""
-    image = np.array(keras.utils.load_img(path))  # shape: (height, width, 3)
-    return tf.image.resize_with_pad(image, args.image_size, args.image_size)
-
-
 frames = []
 for group in np.bincount(groups).argsort()[-5:]:  # the five largest groups
-    frames.append([load_image(path) for path in images.paths[groups == group][:7]])
+    files = images.files[groups == group][:7]  # the squares
+    frames.append([np.array(keras.utils.load_img(file)) for file in files])
 plots.rows(run.folder / "groups.png", frames, "The largest groups of near-duplicates", ["group"])
 
-n_splits = folders.fold_count(images, groups, most=7)  # fewer where a class has few groups
-folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=args.seed)
-splits = folds.split(images.paths, images.labels, groups)  # pairs: the other folds, and the fold
-*training, validation, test = [fold for _, fold in splits]  # arrays of indices; test is the last
-indices = {"train": np.concatenate(training), "validation": validation, "test": test}
-# With Kaggle's test images, if they are there.
-parts = {part: images.take(chosen) for part, chosen in indices.items()} | published
 
 # %% [markdown]
 # ## Prepare the input pipeline
 #
-# Keras's `image_dataset_from_directory` reads a folder of class folders. So `link` makes such a
-# folder for each part, with links to its images. Each image is resized to a square with its
-# proportions kept; the rest is black (`pad_to_aspect_ratio`).
+# Keras's `image_dataset_from_directory` reads a folder of class folders. So `folders.write` makes
+# such a folder for each part, with the squares of its images.
 #
 # A `tf.data` **pipeline** brings the images to the model. The order of its steps matters. It
 # begins with these two:
@@ -161,7 +148,7 @@ parts = {part: images.take(chosen) for part, chosen in indices.items()} | publis
 # returns the labels in the order of the cache.
 
 # %%
-directory = folders.link(parts)  # temporary; in it: train/, validation/, test/
+directory = folders.write(parts)  # temporary; in it: train/, validation/, test/
 
 
 def to_uint8(image, label):
@@ -171,18 +158,17 @@ def to_uint8(image, label):
 no_autotuning = tf.data.Options()
 no_autotuning.autotune.enabled = False  # for speed: tuning the pipeline delays epochs by up to 2 s
 cached, labels = {}, {}
-for part, part_images in parts.items():
+for part in parts:
     print(f"{part}:", end=" ", flush=True)
     dataset = keras.utils.image_dataset_from_directory(
         directory / part,
         batch_size=None,  # single images
         image_size=(args.image_size, args.image_size),
-        pad_to_aspect_ratio=True,
         shuffle=part == "train",  # mixes the classes once: files come class by class
         seed=args.seed,
     )
     cached[part] = dataset.map(to_uint8).cache(run.cache_file(part)).with_options(no_autotuning)
-    labels[part] = folders.fill_cache(cached[part], part_images)
+    labels[part] = folders.fill_cache(cached[part])
 
 # %% [markdown]
 # **Data augmentation** changes each training image a little, and differently each time. A character
@@ -592,10 +578,10 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 # %%
 classifier.save(run.folder / "model.keras")
 loaded = keras.saving.load_model(run.folder / "model.keras")
-path = parts["test"].paths[0]
-if path.is_file():
-    first = loaded.predict(load_image(path)[tf.newaxis], verbose=0)[0]  # a batch of one image
-    print(f"{path}: predicted {class_names[first.argmax()]} ({first.max():.1%})")
+image = np.array(keras.utils.load_img(parts["test"].files[0]))  # (height, width, 3)
+first = loaded.predict(image[np.newaxis], verbose=0)[0]  # a batch of one image
+prediction = f"{class_names[first.argmax()]} ({first.max():.1%})"
+print(f"{parts['test'].paths[0]}: predicted {prediction}")
 
 # %% [markdown]
 # ## The answer to the question
@@ -683,16 +669,18 @@ else:
 # %%
 doubts = []
 for part in ("validation", "test"):
-    for path, label, row in zip(parts[part].paths, labels[part], probabilities[part], strict=True):
-        doubts.append((row[label], path, class_names[label], class_names[row.argmax()]))
+    for i, (label, row) in enumerate(zip(labels[part], probabilities[part], strict=True)):
+        prediction = class_names[row.argmax()]
+        path, file = parts[part].paths[i], parts[part].files[i]
+        doubts.append((row[label], path, class_names[label], prediction, file))
 doubts.sort(key=lambda doubt: doubt[0])  # by the first entry: the lowest probability first
-runs.write_table(run.folder / "doubtful.csv", ["probability", "file", "label", "predicted"], doubts)
+table = [doubt[:4] for doubt in doubts]
+runs.write_table(run.folder / "doubtful.csv", ["probability", "file", "label", "predicted"], table)
 print("The labels to check first (doubtful.csv):")
-for probability, path, label, prediction in doubts[:5]:
+for probability, path, label, prediction in table[:5]:
     print(f"  {path}: {label} has a probability of {probability:.1%}, {prediction} is predicted")
-ten = [doubt for doubt in doubts[:10] if doubt[1].is_file()]
-frames = [load_image(path) for _, path, *_ in ten]
-names = [f"{label}?\n{path.name}" for _, path, label, _ in ten]
+frames = [np.array(keras.utils.load_img(file)) for *_, file in doubts[:10]]
+names = [f"{label}?\n{path.name}" for _, path, label, *_ in doubts[:10]]
 plots.grid(run.folder / "doubtful.png", frames, names, "Does each show what its label says?", 5)
 run.write_page()  # again, with these plots
 
@@ -702,10 +690,9 @@ run.write_page()  # again, with these plots
 # Predict the outcome, change one line, run the script with `--image-size 64`, which is faster, and
 # compare with an unchanged run of that size.
 #
-# 1. Split at random: add the line `groups = np.arange(len(groups))` above the one that begins with
-#    `n_splits`, so that each image is a group of its own. The line "A random split" in the output
-#    tells how many test images then share a group with training images. Does the test accuracy
-#    change by more than with another `--seed`?
+# 1. Split at random, by `--near-duplicates off`. The output tells how many test images then have a
+#    near-duplicate in the training set. Does the test accuracy change by more than with another
+#    `--seed`?
 # 2. Train the regularized model on the original images: replace `training_data` with `plain_data`
 #    in the line `histories["regularized"] = train(…)`. What happens to its gap?
 # 3. Replace `GlobalMaxPooling2D` with `GlobalAveragePooling2D`, as Zhou and others did. A logit

@@ -29,7 +29,7 @@ WITHOUT_AUGMENTATION = [('"regularized", model, training_data', '"regularized", 
 WITHOUT_DROPOUT = [("        keras.layers.Dropout(0.3),\n", "")]
 WITHOUT_WEIGHT_DECAY = [("weight_decay=0.1", "weight_decay=0.0")]
 WITHOUT_THESE_THREE = [*WITHOUT_AUGMENTATION, *WITHOUT_DROPOUT, *WITHOUT_WEIGHT_DECAY]
-WITH_A_RANDOM_SPLIT = [("n_splits = fold", "groups = np.arange(len(groups))\nn_splits = fold")]
+WITH_A_RANDOM_SPLIT = [("args.seed, args.near_duplicates)", "args.seed, None)")]
 LAST_LAYER = "keras.layers.Dense(len(class_names), dtype"  # of the Simpsons' plain model
 
 

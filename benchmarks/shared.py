@@ -136,16 +136,16 @@ def trained(script, text, command, accepted=None):
         yield folder, errors
 
 
-def split(args, seed):
-    """The images of the Simpsons lesson, the group of each, and the folds, as the lesson has them.
+def split(args, seed, side=128):
+    """The images of the Simpsons lesson, the group of each, and the parts, as the lesson has them.
+
+    Args:
+        args: The benchmark's options.
+        seed, side: The lesson's seed and image size.
 
     Returns:
-        A `folders.Images`; integers, shape (count,); a list of arrays of indices, of which the
-        last is the lesson's test set, and the one before it the validation set.
+        A `folders.Images`; integers, shape (count,); a dict of `Images` by part.
     """
-    from sklearn.cluster import DBSCAN
-    from sklearn.model_selection import StratifiedGroupKFold
-
     from common import folders
 
     images, _, _ = folders.load(
@@ -154,10 +154,26 @@ def split(args, seed):
         sample=args.sample,
         download=False,
         kaggle=("alexattia/the-simpsons-characters-dataset", "1.2 GB"),
+        test_images=None,
         test_folder="kaggle_simpson_testset",
         min_images=290,
+        side=side,
     )
-    groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
-    n_splits = folders.fold_count(images, groups, most=7)
-    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
-    return images, groups, [fold for _, fold in folds.split(images.paths, images.labels, groups)]
+    parts, groups = folders.split(images, seed)
+    return images, groups, parts
+
+
+def link(top, images, paths):
+    """Link files into folders `<top>/<class>/`; return the links, in the order of the images.
+
+    Args:
+        images: The `folders.Images` whose names and classes the links have.
+        paths: What each link leads to.
+    """
+    links = []
+    for own, label, path in zip(images.paths, images.labels, paths, strict=True):
+        link = top / images.class_names[label] / own.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path(path).resolve())
+        links.append(link)
+    return links

@@ -6,7 +6,6 @@ Called by `shared.measure`: each side has a process of its own. The accuracy on 
 after each epoch is computed at the end, from weights that were saved outside of the measured time.
 """
 
-import itertools
 import json
 import resource
 import runpy
@@ -99,19 +98,21 @@ def tutorial(name, arguments, place):
 def lesson(name, arguments, place):
     """Run a lesson whose trainings have one callback more."""
     watch = Watch(place)
-    callbacks, fill_cache, calls = runs.Run.callbacks, folders.fill_cache, itertools.count()
+    callbacks = runs.Run.callbacks
 
-    def timed_fill_cache(dataset, images):
-        began = time.perf_counter()
-        labels = fill_cache(dataset, images)
-        # A tutorial decodes its images in its first epoch: that counts for both sides. The first
-        # two sets are those for training and validation.
-        if next(calls) < 2:
+    def timed(function):
+        """A tutorial decodes its images in its first epoch: so that counts for both sides."""
+
+        def call(*positional, **named):
+            began = time.perf_counter()
+            result = function(*positional, **named)
             watch.seconds += time.perf_counter() - began
-        return labels
+            return result
+
+        return call
 
     runs.Run.callbacks = lambda run, training: [*callbacks(run, training), watch]
-    folders.fill_cache = timed_fill_cache
+    folders.load, folders.fill_cache = timed(folders.load), timed(folders.fill_cache)
     script = shared.HOME / f"train_{name}.py"
     sys.argv = [script.name, *arguments, "--output-dir", str(place)]
     names = runpy.run_path(str(script), run_name="__main__")  # the lesson's variables

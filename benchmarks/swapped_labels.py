@@ -56,10 +56,11 @@ def link_images(args, top, seed):
     makes the same split of them.
     """
     with devices.quiet():  # TensorFlow, which is imported
-        images, groups, (*_, validation, test) = shared.split(args, seed)
+        images, groups, parts = shared.split(args, seed, args.image_size or 128)
     alone = np.bincount(groups)[groups] == 1
-    generator = np.random.default_rng(seed)
-    candidates = generator.permutation([i for i in [*validation, *test] if alone[i]]).tolist()
+    held_out = {*parts["validation"].paths, *parts["test"].paths}
+    candidates = [i for i, path in enumerate(images.paths) if alone[i] and path in held_out]
+    candidates = np.random.default_rng(seed).permutation(candidates).tolist()
     contents = np.arange(len(images.paths))  # which image is linked at each place
     swapped = []
     while len(swapped) < 2 * PAIRS:
@@ -68,12 +69,7 @@ def link_images(args, top, seed):
         candidates.remove(other)
         contents[[first, other]] = contents[[other, first]]
         swapped += [first, other]
-    links = []
-    for path, label in zip(images.paths, images.labels, strict=True):
-        links.append(top / images.class_names[label] / path.name)
-    for link, content in zip(links, contents, strict=True):
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(images.paths[content].resolve())
+    links = shared.link(top, images, images.paths[contents])
     return [links[i] for i in swapped]
 
 

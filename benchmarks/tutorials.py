@@ -4,12 +4,17 @@ Each function trains its networks by `train`, which takes what `fit` takes. It r
 images, as `predict` takes them, and their labels.
 """
 
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
 import keras
 import numpy as np
 import shared
 import tensorflow as tf
 
-from common import datasets, folders
+from common import datasets
 
 
 def mnist(args, train):
@@ -51,8 +56,11 @@ def simpsons(args, train):
     Its five flowers are replaced by the characters; of what the lesson trains and validates on, it
     takes a random fifth for validation, as it does of the flowers.
     """
-    images, _, (*rest, test) = shared.split(args, seed=0)
-    place = folders.link({"rest": images.take(np.concatenate(rest)), "test": images.take(test)})
+    images, _, parts = shared.split(args, seed=0)
+    place = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    for folder, part in [("rest", "train"), ("rest", "validation"), ("test", "test")]:
+        shared.link(place / folder, parts[part], parts[part].paths)
     read = keras.utils.image_dataset_from_directory
     part = {"validation_split": 0.2, "seed": 123, "image_size": (180, 180), "batch_size": 32}
     training = read(place / "rest", subset="training", **part)

@@ -1,10 +1,10 @@
-"""Images in folders, a folder per class: found, checked, linked for Keras, and read once."""
+"""Images in folders, a folder per class: found, decoded once, split, written for Keras to read."""
 
 import atexit
 import contextlib
 import os
 import shutil
-import stat
+import sys
 import tempfile
 import warnings
 from collections import Counter
@@ -14,165 +14,191 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+from sklearn.cluster import DBSCAN
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from common import devices
+from common import devices, images
 from common.datasets import SAMPLES, Source, drawn
 from common.options import DISK, Mistake
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _SIDE = 16  # of a thumbnail, in pixels
-_LONGEST = 32  # longer sides than this, in shorter ones, would be resized to nothing
-_LEAST = 3  # groups of each class: one to train on, one to validate, one to test
+_LEAST = 3  # images of each class that look different: to train on, to validate, to test
+_FOLDS = 7
+_TRAIN, _TEST = ("train", "training", "valid", "validation", "val"), ("test", "testing")
 
 
 @dataclass(frozen=True)
 class Images:
-    """Image files that TensorFlow can read, and their classes.
+    """Image files that could be decoded, and their classes.
 
     Attributes:
         class_names: Names of the folders, sorted.
-        paths: The files, an array of `Path`, shape (count,).
+        paths: The user's files, an array of `Path`, shape (count,).
+        files: The same images in a square, as PNG files of this program; an array of `Path`.
         labels: Their classes, integers, shape (count,).
-        thumbnails: Gray ones of 16x16 pixels, float32, shape (count, 256), each with zero mean:
-            the cosine of two is their correlation.
+        thumbnails: Gray ones of 16x16 pixels, float32, shape (count, 256), each with zero mean and
+            the length 1: the product of two is their correlation.
     """
 
     class_names: list
     paths: np.ndarray
+    files: np.ndarray
     labels: np.ndarray
     thumbnails: np.ndarray
 
     def take(self, indices):
         """The images of these indices, in the order that they have here."""
         i = np.sort(indices)
-        return Images(self.class_names, self.paths[i], self.labels[i], self.thumbnails[i])
+        fields = self.paths[i], self.files[i], self.labels[i], self.thumbnails[i]
+        return Images(self.class_names, *fields)
 
 
-def load(images, *, place, sample, download, kaggle, test_folder, min_images):
-    """Find a folder that has a folder of images for each class, and check every image in it.
+def load(
+    folder, *, place, sample, download, kaggle, test_images, test_folder, min_images, side
+):  # fmt: skip
+    """Find a folder that has a folder of images for each class, and decode every image in it, once.
 
-    It is `images`, or else `place`, or one folder in it. Where there is none, cartoons are drawn.
-    Files are read, never changed.
+    It is `folder`, or else `place`, or one folder in it. Where it has `train/` and `test/`, with
+    the same class folders in both, the second is the published test set. Where there is none,
+    cartoons are drawn. Files are read, never changed.
 
     Args:
-        images: A folder that the user named; None: look into `place`.
+        folder: One that the user named; None: look into `place`.
         place: The folder where Kaggle's images are put.
         sample: Take the drawings at once.
         download: Fetch Kaggle's images into `place`, if there are none.
         kaggle: Owner and name of a data set of Kaggle's, and how large it is, in words.
-        test_folder: The folder of its published test images, called <class>_<number>.
+        test_images: A folder with published test images, in class folders, or called
+            <class>_<number>; None: look into the folder of the others.
+        test_folder: How that is called there.
         min_images: Where `test_folder` is there, classes with fewer images are left out.
             Elsewhere, a class needs three.
+        side: Of the square that each image is shrunk to, in pixels.
 
     Returns:
-        The `Images`; those of `test_folder` in a dict, by `published test`; the `Source`.
+        The `Images`; the published test images in a dict, by `published test`; the `Source`.
 
     Raises:
         Mistake: There are no images that can be read, or of one class only.
+        OSError: The disk is full.
     """
-    root, source = _find(images, place, sample, download, *kaggle)
-    top = _class_root(root, test_folder)
-    found = _list_classes(top, test_folder)
+    root, source = _find(folder, place, sample, download, *kaggle)
+    pools, test = _layout(root, test_images, test_folder)
+    found = {}
+    for pool in pools:
+        for name, files in _list_classes(pool, test).items():
+            found.setdefault(name, []).extend(files)
+    known = _list_test(test, found) if test else {}
     words = {"folder": "from your folder", "kaggle": "downloaded", "sample": "the small sample"}
-    print(f"Data: {words[source.kind]}, {top} ({sum(map(len, found.values())):,} images)")
+    count = sum(map(len, found.values()))
+    print(f"Data: {words[source.kind]}, {pools[0]} ({count:,} images)")
     if source.note:
         print(f"{source.note}.")
-    published = _images_in(root / test_folder / test_folder) or _images_in(root / test_folder)
-    least = min_images if published and source.kind != "sample" else _LEAST
-    checked = _check([*(path for files in found.values() for path in files), *published])
-    found = {name: [path for path in files if path in checked] for name, files in found.items()}
-    names = [name for name, files in found.items() if len(files) >= least]
-    if rare := [f"{name} ({len(found[name])})" for name in found if name not in names]:
+    everything = [path for own in (found, known) for files in own.values() for path in files]
+    decoded = _decode_all(list(dict.fromkeys(everything)), side)
+    found = {name: [path for path in files if path in decoded] for name, files in found.items()}
+    of_the_lesson = known and test.name == test_folder and source.kind != "sample"
+    least = min_images if of_the_lesson else _LEAST
+    names = sorted(name for name, files in found.items() if len(files) >= least)
+    if rare := [f"{name} ({len(found[name])})" for name in sorted(found) if name not in names]:
         print(f"Left out, with fewer than {least} images: {', '.join(rare)}")
     if len(names) < 2:
         left = f"only one class ({names[0]})" if names else "no class"
-        raise Mistake(f"{top}: {left} of at least {least} readable images; two are needed.")
-    images = _images(names, [(path, name) for name in names for path in found[name]], checked)
-    # The character of homer_simpson_12.jpg is homer_simpson.
-    known = sorted((path.stem.rpartition("_")[0], path) for path in published if path in checked)
-    known = [(path, name) for name, path in known if name in names]
-    published = {"published test": _images(names, known, checked)} if known else {}
-    return images, published, source
+        raise Mistake(f"{root}: {left} of at least {least} readable images; two are needed.")
+    pairs = [(path, i) for i, name in enumerate(names) for path in found[name]]
+    tests = [(p, i) for i, name in enumerate(names) for p in known.get(name, []) if p in decoded]
+    published = {"published test": _images(names, tests, decoded)} if tests else {}
+    return _images(names, pairs, decoded), published, source
 
 
-def fold_count(images, groups, most):
-    """How many folds the images can be split into, so that every class is in every fold.
+def split(images_, seed, correlation=0.95):
+    """Split images into training, validation and test, with near-duplicates in one part.
 
-    That is `most`, or the groups of the class that has the fewest.
+    Two images of a class are near-duplicates if their thumbnails correlate by `correlation` or
+    more; near-duplicates of near-duplicates are in one group, by scikit-learn's `DBSCAN`. Where
+    chains make a group of more than a tenth of its class, the limit is raised for that class; a
+    group that stays as large is divided. The parts are folds of `StratifiedGroupKFold`: seven, or
+    fewer where a class has few groups. One is for validation, one for the test.
 
     Args:
-        images, groups: The `Images`, and each one's group, integers, shape (count,).
-        most: The wished number of folds.
+        images_: The `Images`.
+        seed: Of the folds.
+        correlation: 0 to 1; None: a plain stratified split.
+
+    Returns:
+        A dict of `Images`: `train`, `validation`, `test`; and the groups of all images, integers,
+        shape (count,).
 
     Raises:
         Mistake: A class has fewer than three groups.
     """
-    pairs = np.unique([groups, images.labels], axis=1)
-    alone = np.bincount(pairs[0])[pairs[0]] == 1  # a group of one class only
-    counts = np.bincount(pairs[1, alone], minlength=len(images.class_names))
-    fewest, name = min(zip(counts, images.class_names, strict=True))
-    if fewest < _LEAST:
+    labels, count = images_.labels, len(images_.labels)
+    groups = np.arange(count) if correlation is None else _groups(images_, correlation)
+    fewest = [len(np.unique(groups[labels == i])) for i in range(len(images_.class_names))]
+    few, name = min(zip(fewest, images_.class_names, strict=True))
+    if few < _LEAST:
         raise Mistake(
-            f"{images.paths[0].parent.parent}: too few different images of {name}: they form "
-            f"{fewest} of the {_LEAST} groups of near-duplicates that training, validation and "
+            f"{images_.paths[0].parent.parent}: too few different images of {name}: they form "
+            f"{few} of the {_LEAST} groups of near-duplicates that training, validation and "
             "test need. Add different ones, or move its folder away."
         )
-    if fewest < most:
-        text = f"Split into {fewest} folds instead of {most}, {fewest - 2} of them for training:"
-        print(f"{text} {name} has {fewest} different images.")
-    return min(most, fewest)
+    folds = min(few, _FOLDS)
+    if few < _FOLDS:
+        print(f"Split into {folds} folds instead of {_FOLDS}: {name} has {few} different images.")
+    if correlation is None:
+        found = StratifiedKFold(folds, shuffle=True, random_state=seed).split(labels, labels)
+    else:
+        kind = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        found = kind.split(labels, labels, groups)
+    *training, validation, test = [fold for _, fold in found]
+    chosen = {"train": np.concatenate(training), "validation": validation, "test": test}
+    parts = {part: images_.take(indices) for part, indices in chosen.items()}
+    for part, own in parts.items():
+        if missing := [n for i, n in enumerate(images_.class_names) if i not in own.labels]:
+            raise Mistake(f"too few different images of {missing[0]}: none is left for {part}.")
+    leaked = _leaked(parts["train"], parts["test"], correlation or 0.95)
+    what = f"with a correlation of {correlation or 0.95} or more"
+    print(f"Test images with a near-duplicate in the training set ({what}): {leaked:,}")
+    return parts, groups
 
 
-def link(parts):
-    """Make temporary folders `<part>/<class>/` with a link to each image, for Keras to read.
-
-    Where the system allows no links (Windows), the files are copied.
+def write(parts):
+    """Make temporary folders `<part>/<class>/000001.png` of the images, for Keras to read.
 
     Args:
         parts: A dict of `Images` by the name of their part.
 
     Returns:
         The `Path` that holds the folders.
-
-    Raises:
-        Mistake: A class is not in all of `train`, `validation` and `test`.
     """
-    place = Path(tempfile.mkdtemp(prefix="lesson-images-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    for part, images in parts.items():
-        for i, name in enumerate(images.class_names):
-            if i not in images.labels and part in ("train", "validation", "test"):
-                raise Mistake(f"too few different images of {name}: none is left for {part}.")
+    place = _temporary("lesson-images-")
+    for part, own in parts.items():
+        for name in own.class_names:
             (place / part / name).mkdir(parents=True)
-        for i, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
-            # In the order of `images`. TensorFlow looks at the content, and Keras at the ending:
-            # .webp is none that it knows.
-            new = place / part / images.class_names[label] / f"{i:07}.jpg"
+        for i, (file, label) in enumerate(zip(own.files, own.labels, strict=True), start=1):
+            new = place / part / own.class_names[label] / f"{i:06}.png"
             try:
-                new.symlink_to(path.absolute())
+                os.link(file, new)  # a second name of the same file
             except OSError:
-                shutil.copyfile(path, new)
+                shutil.copyfile(file, new)
     return place
 
 
-def fill_cache(dataset, images):
+def fill_cache(dataset):
     """Read a cached dataset from end to end: from now on, its files are not needed any more.
-
-    Args:
-        dataset, images: A `tf.data.Dataset` of pairs, image and label; the `Images` in it.
 
     Returns:
         The labels in the dataset's order, integers, shape (count,).
 
     Raises:
-        Mistake: A file cannot be read any more, or the disk is full.
+        Mistake: The disk is full.
     """
     try:
         return np.array([label for _, label in dataset.as_numpy_iterator()])
     except tf.errors.OpError as error:
-        gone = next((path for path in images.paths if not os.path.isfile(path)), None)
-        what = f"{gone}: not there any more" if gone else "the images cannot be read and cached"
-        raise Mistake(f"{what} ({type(error).__name__}). Is the disk full, or gone?") from None
+        what = f"the images cannot be read and cached ({type(error).__name__})"
+        raise Mistake(f"{what}. Is the disk full?") from None
 
 
 @dataclass(frozen=True)
@@ -186,11 +212,11 @@ class ImageArray:
 
     def __getitem__(self, indices):
         indices = np.asarray(indices, dtype=int)
-        images = np.empty((len(indices), *self.dataset.element_spec[0].shape), np.uint8)
+        found = np.empty((len(indices), *self.dataset.element_spec[0].shape), np.uint8)
         first = self.dataset.take(int(max(indices, default=-1)) + 1)
         for i, (image, _) in enumerate(first.as_numpy_iterator()):
-            images[indices == i] = image
-        return images
+            found[indices == i] = image
+        return found
 
 
 # Finding
@@ -198,11 +224,11 @@ class ImageArray:
 _HOW = "Make a folder for each class, with its images inside"
 
 
-def _find(images, place, sample, download, kaggle, size):
+def _find(folder, place, sample, download, kaggle, size):
     """The folder to look in, and its `Source`."""
     if not sample:
-        if images or _names(place):
-            return images or place, Source("folder", images or place)
+        if folder or _names(place):
+            return folder or place, Source("folder", folder or place)
         problem = f"--download fetches {kaggle} ({size})"
         if download:
             problem = _from_kaggle(kaggle, size, place)
@@ -221,8 +247,7 @@ def _find(images, place, sample, download, kaggle, size):
         try:
             drawn("write_cartoons", drawings)
         except OSError:  # a place that cannot be written to
-            drawings = Path(tempfile.mkdtemp(prefix="lesson-sample-")) / "cartoons"
-            atexit.register(shutil.rmtree, drawings.parent, ignore_errors=True)
+            drawings = _temporary("lesson-sample-") / "cartoons"
             drawn("write_cartoons", drawings)
     return drawings, Source("sample", drawings, "Drawings made by this program, not film frames")
 
@@ -258,8 +283,8 @@ def _from_kaggle(handle, size, folder):
     return None
 
 
-def _class_root(root, test_folder):
-    """The folder whose own folders hold images: `root`, or the only such folder in it.
+def _layout(root, test_images, test_folder):
+    """The folders of class folders, and the one of published test images, or None.
 
     Raises:
         Mistake: There is none, or nothing tells which of several is meant.
@@ -268,41 +293,73 @@ def _class_root(root, test_folder):
         os.listdir(root)
     except OSError as error:
         raise Mistake(f"{root}: cannot be read ({error.strerror}).") from None
-    inner = _folders(root, test_folder)
-    filled = [folder for folder in inner if _images_in(folder)]
-    if len(filled) > 1:
-        return root
-    holders = [f for f in inner if sum(map(bool, map(_images_in, _folders(f, test_folder)))) > 1]
-    if len(holders) > 1 or (holders and filled):
-        both = " and in ".join(str(folder) for folder in [*filled, *holders][:2])
+    test = test_images or next((f for f in _folders(root) if f.name == test_folder), None)
+    inner = [folder for folder in _folders(root) if folder != test]
+    train = [folder for folder in inner if folder.name.lower() in _TRAIN]
+    if train and not test_images:
+        test = next((folder for folder in inner if folder.name.lower() in _TEST), test)
+    if train and all(len(_filled(folder)) > 1 for folder in train):
+        return sorted(train, key=lambda folder: _TRAIN.index(folder.name.lower())), test
+    holders = [folder for folder in inner if len(_filled(folder)) > 1]
+    shared = [_names(folder) for folder in holders]
+    if len(holders) > 1 and len(set(shared[0]) & set(shared[1])) > 1:
+        both = " and in ".join(str(folder) for folder in holders[:2])
         raise Mistake(f"{root}: images in {both}. Name the folder of class folders by --images.")
-    if holders or filled:
-        return holders[0] if holders else root
+    filled = [folder for folder in inner if _has_images(folder)]
+    if len(filled) == 1 and holders == filled:
+        return holders, test
+    if filled:
+        return [root], test
     closed = [f"{folder} may not be read" for folder in inner if not os.access(folder, os.R_OK)]
     what = "its images lie in no class folders" if _images_in(root) else "no images in its folders"
     what = closed[0] if closed else what
-    raise Mistake(f"{root}: {what}. {_HOW} ({', '.join(EXTENSIONS)}).")
+    raise Mistake(f"{root}: {what}. {_HOW} ({', '.join(images.EXTENSIONS)}).")
 
 
-def _list_classes(top, test_folder):
-    """The image files of each class folder; what is skipped is named."""
+def _list_classes(top, test):
+    """The image files of each class folder, and of folders below; what is skipped is named."""
     found, others = {}, Counter()
-    for folder in _folders(top, test_folder):
+    for folder in _folders(top):
+        if folder in (test, top / top.name):  # Kaggle's archive has its folder twice
+            continue
         try:
             os.listdir(folder)
             folder.name.encode()  # for the files that name it
         except (OSError, UnicodeError) as error:
             print(f"Skipped: {folder} cannot be read ({error})")
             continue
-        names = [name for name in _names(folder) if not os.path.isdir(folder / name)]
-        others.update(Path(n).suffix for n in names if not n.lower().endswith(EXTENSIONS))
-        if images := _images_in(folder):
-            found[folder.name] = images
-        elif folder.name != top.name:  # Kaggle's archive has its folder twice, one in the other
-            print(f"Skipped: {folder} has no images of its own")
+        if folder.resolve() in (top.resolve(), *top.resolve().parents):
+            print(f"Skipped: {folder} leads back to where it is")
+            continue
+        files = list(_files_below(folder))
+        own = [file for file in files if file.suffix.lower() in images.EXTENSIONS]
+        others.update(file.suffix for file in files if file.suffix.lower() not in images.EXTENSIONS)
+        if own:
+            found[folder.name] = own
+        else:
+            print(f"Skipped: {folder} has no images")
     if others:
-        kinds = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in others.items())
-        print(f"Skipped: what is no image by its ending ({kinds})")
+        print(f"Skipped: {skipped(others)}")
+    return found
+
+
+def skipped(endings):
+    """In words, which files were passed over; `endings`: a `Counter` of their endings."""
+    kinds = ", ".join(f"{count:,} {kind or 'without one'}" for kind, count in endings.items())
+    return f"what is no image by its ending ({kinds})"
+
+
+def _list_test(test, class_names):
+    """The published test images of each class: in class folders, or called <class>_<number>."""
+    inner = test / test.name
+    test = inner if inner.is_dir() else test
+    if any(folder.name in class_names for folder in _folders(test)):
+        return {f.name: _images_in(f, below=True) for f in _folders(test) if f.name in class_names}
+    found = {}
+    for path in _images_in(test):
+        name = path.stem.rpartition("_")[0]  # that of homer_simpson_12.jpg is homer_simpson
+        if name in class_names:
+            found.setdefault(name, []).append(path)
     return found
 
 
@@ -313,69 +370,131 @@ def _names(folder):
     return []
 
 
-def _folders(folder, test_folder):
-    paths = [folder / name for name in _names(folder) if name not in (test_folder, "__MACOSX")]
+def _folders(folder):
+    paths = [folder / name for name in _names(folder) if name != "__MACOSX"]
     return [path for path in paths if os.path.isdir(path)]
 
 
-def _images_in(folder):
-    paths = [folder / name for name in _names(folder) if name.lower().endswith(EXTENSIONS)]
-    return [path for path in paths if not os.path.isdir(path)]
+def _files_below(folder):
+    """Yield all files in a folder and in those below; links to folders are passed over."""
+    for place, inner, names in os.walk(folder):
+        inner[:] = sorted(name for name in inner if not name.startswith((".", "__MACOSX")))
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
-# Checking
+def _images_in(folder, below=False):
+    files = _files_below(folder) if below else [folder / name for name in _names(folder)]
+    known = [path for path in files if path.suffix.lower() in images.EXTENSIONS]
+    return [path for path in known if not os.path.isdir(path)]
 
 
-def _check(paths):
-    """Decode every file as Keras will; name those that cannot be read.
+def _has_images(folder):
+    return any(path.suffix.lower() in images.EXTENSIONS for path in _files_below(folder))
+
+
+def _filled(folder):
+    return [inner for inner in _folders(folder) if _has_images(inner)]
+
+
+# Decoding
+
+
+def _temporary(prefix):
+    """A folder that goes when the program ends."""
+    place = Path(tempfile.mkdtemp(prefix=prefix))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
+
+
+def _decode_all(paths, side):
+    """Decode each file once: its thumbnail, and the image in a square, as a PNG file.
+
+    Those that cannot be decoded are named.
 
     Returns:
-        A dict by path of the others: their thumbnails, floats, shape (256,).
+        A dict by path: the PNG file, and the thumbnail, floats, shape (256,).
     """
-    print(f"Checking {len(paths):,} files", flush=True)
-    # What the decoders complain of, without a name, is said below with one.
+    place = _temporary("lesson-squares-")
+
+    def decode(job):
+        number, path = job
+        try:
+            image = images.decode(path, side)
+        except images.ImageError as error:
+            return path, str(error)
+        file = place / f"{number:06}.png"
+        Image.fromarray(images.square(image, side)).save(file, compress_level=1)
+        gray = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+        return path, (file, np.asarray(gray, np.float32).ravel())
+
+    decoded, refused = {}, {}
+    shown = sys.stdout.isatty()
+    print(f"Decoding {len(paths):,} files", end="" if shown else "\n", flush=True)
+    # What decoders complain of, without a name, is said below with one.
     with devices.quiet(), ThreadPoolExecutor(devices.cores()) as pool:
-        answers = dict(zip(paths, pool.map(_try, paths), strict=True))
-    refused = {path: answer for path, answer in answers.items() if isinstance(answer, str)}
+        for number, (path, answer) in enumerate(pool.map(decode, enumerate(paths, start=1)), 1):
+            (refused if isinstance(answer, str) else decoded)[path] = answer
+            if shown and (number % 100 == 0 or number == len(paths)):
+                print(f"\rDecoding {len(paths):,} files: {number / len(paths):.0%}", end="")
+    print("\n" if shown else "", end="", flush=True)
     if refused:
         print(f"Skipped, because they cannot be read ({len(refused):,}):")
         for path, reason in refused.items():
             print(f"  {path}: {reason}")
-    return {path: answer for path, answer in answers.items() if path not in refused}
+    return decoded
 
 
-def _try(path):
-    """A file's thumbnail; or in words why it cannot be read."""
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device, which may never end
-            return "not a regular file"
-        if not status.st_size:
-            return "it is empty"
-        with tf.device("CPU"):
-            image = _decode(path)
-            small = tf.image.resize(image, (_SIDE, _SIDE), method="area")
-            small = tf.image.rgb_to_grayscale(small).numpy().round()
-        height, width = image.shape[:2]
-        if max(height, width) > _LONGEST * min(height, width):
-            return f"{width}x{height} pixels are too long and narrow"
-        return small.ravel()
-    except tf.errors.InvalidArgumentError:
-        return "damaged, or no image of a kind that TensorFlow decodes"
-    except (tf.errors.OpError, OSError, ValueError) as error:
-        return f"cannot be opened ({getattr(error, 'strerror', None) or type(error).__name__})"
-
-
-def _decode(path):
-    content = tf.io.read_file(os.fsencode(path))
-    return tf.image.decode_image(content, channels=3, expand_animations=False)
-
-
-def _images(names, files, checked):
-    """Pairs of a path and a class's name -> `Images`."""
-    paths = np.array([path for path, _ in files], dtype=object)
-    labels = np.array([names.index(name) for _, name in files])
-    thumbnails = np.stack([checked[path] for path in paths]).astype(np.float32)
+def _images(names, pairs, decoded):
+    """Pairs of a path and its class -> `Images`."""
+    paths = np.array([path for path, _ in pairs], dtype=object)
+    files = np.array([decoded[path][0] for path in paths], dtype=object)
+    thumbnails = np.stack([decoded[path][1] for path in paths])
     thumbnails -= thumbnails.mean(axis=1, keepdims=True)
     thumbnails[~thumbnails.any(axis=1)] = 1  # of one color: near-duplicates of one another
-    return Images(names, paths, labels, thumbnails)
+    thumbnails /= np.linalg.norm(thumbnails, axis=1, keepdims=True)
+    return Images(names, paths, files, np.array([label for _, label in pairs]), thumbnails)
+
+
+# Near-duplicates
+
+
+def _groups(images_, correlation):
+    """The group of each image, of near-duplicates of its class: integers, shape (count,)."""
+    groups, next_group, raised = np.empty(len(images_.labels), int), 0, []
+    for label, name in enumerate(images_.class_names):
+        own = np.flatnonzero(images_.labels == label)
+        most = max(30, len(own) // 10)
+        for limit in [c for c in (correlation, 0.97, 0.98, 0.99, 0.995) if c >= correlation]:
+            found = DBSCAN(eps=np.sqrt(2 - 2 * limit), min_samples=1).fit_predict(
+                images_.thumbnails[own]
+            )
+            if np.bincount(found).max() <= most:
+                break
+        else:  # chains through most of the class: they are no near-duplicates of one another
+            alone = len(own) + np.arange(len(own))
+            found = np.where(np.bincount(found)[found] > most, alone, found)
+            _, found = np.unique(found, return_inverse=True)
+        if limit > correlation:
+            raised.append(f"{name} ({limit})")
+        groups[own] = next_group + found
+        next_group += found.max() + 1
+    if raised:
+        print(
+            f"Near-duplicates only from a higher correlation on, for large groups: {_few(raised)}"
+        )
+    return groups
+
+
+def _few(texts):
+    more = f", and {len(texts) - 5} more" if len(texts) > 5 else ""
+    return ", ".join(texts[:5]) + more
+
+
+def _leaked(train, test, correlation):
+    """How many test images have a training image with such a correlation."""
+    highest = [(rows @ train.thumbnails.T).max(axis=1) for rows in _chunks(test.thumbnails)]
+    return int((np.concatenate(highest) >= correlation - 1e-6).sum())
+
+
+def _chunks(array, size=500):
+    return np.split(array, range(size, len(array), size))

@@ -77,6 +77,11 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
         about = f"folder with a folder of images for each class (default: {default})"
         parser.add_argument("--images", type=existing_folder, metavar="DIR", help=about)
         parser.flag("--download", "fetch the lesson's images from Kaggle, if they are not there")
+        about = "published test images, in class folders or called CLASS_NUMBER (default: none)"
+        parser.add_argument("--test-images", type=existing_folder, metavar="DIR", help=about)
+        about = "correlation from which on two images of a class stay in one part, or off"
+        kind = {"type": _correlation, "metavar": "X"}
+        parser.option("--near-duplicates", about, 0.95, **kind)
         about, side = "side that the model sees, in pixels", _whole(32, 1024)
         parser.option("--image-size", about, image_size, type=side, metavar="N")
         about = "where decoded images are"
@@ -176,6 +181,15 @@ def _positive(text):
         if 0 < float(text) < math.inf:
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+
+
+def _correlation(text):
+    if text == "off":
+        return None
+    with contextlib.suppress(ValueError):
+        if 0.5 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 0.5 to 1 nor off")
 
 
 def _folder(text):

@@ -86,16 +86,10 @@ def sample_test_set(case):
 
 def sample_test_files():
     """The test part of the Simpsons' drawings, as the lesson splits them."""
-    from sklearn.cluster import DBSCAN
-    from sklearn.model_selection import StratifiedGroupKFold
-
     from common import folders
 
     images, _, _ = folders.load(
         None, place=Path("/nowhere"), sample=True, download=False, kaggle=("", ""),
-        test_folder="kaggle_simpson_testset", min_images=290,
+        test_images=None, test_folder="kaggle_simpson_testset", min_images=290, side=64,
     )  # fmt: skip
-    groups = DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
-    folds = StratifiedGroupKFold(7, shuffle=True, random_state=0)
-    *_, (_, test) = folds.split(images.paths, images.labels, groups)
-    return images.take(test)
+    return folders.split(images, seed=0)[0]["test"]

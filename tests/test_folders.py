@@ -8,14 +8,11 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.cluster import DBSCAN
-from sklearn.model_selection import StratifiedGroupKFold
+from test_images import sound
 
 import predict
 from common import folders
 from common.options import Mistake
-
-DAMAGED = "damaged, or no image of a kind that TensorFlow decodes"
 
 
 def scene(*seed, frame=0):
@@ -47,7 +44,8 @@ def load(tmp_path, photos):
 
     def load(images=photos, **options):
         of_lesson = {"kaggle": ("who/what", "1 GB"), "test_folder": "testset", "min_images": 4}
-        options = {"sample": False, "download": False} | of_lesson | options
+        of_lesson |= {"sample": False, "download": False, "test_images": None, "side": 32}
+        options = of_lesson | options
         return folders.load(images, place=tmp_path / "data" / "cups", **options)
 
     return load
@@ -89,14 +87,12 @@ def cut(kind, size=100):
     return write
 
 
-# Files that cannot be read: how to write each, and what is said of it.
+# Files that cannot be read: how to write each, and what is said of it. (More: test_images.py.)
 BROKEN = {
-    "cut.jpg": (cut("JPEG", 400), DAMAGED),
-    "cut.PNG": (cut("PNG"), DAMAGED),
-    "cut.webp": (cut("WEBP"), DAMAGED),
+    "cut.jpg": (cut("JPEG", 800), "cut off"),
+    "cut.PNG": (cut("PNG"), "cut off|damaged"),
     "empty.png": (lambda path: path.touch(), "it is empty"),
-    "page.jpg": (lambda path: path.write_text("<html>Not found</html>"), DAMAGED),
-    "tiff.jpg": (lambda path: scene(5).save(path, "TIFF"), DAMAGED),
+    "page.jpg": (lambda path: path.write_text("<html>Not found</html>"), "no image"),
     "line.png": (lambda path: Image.new("RGB", (400, 2)).save(path), "too long and narrow"),
     "loop.jpg": (lambda path: path.symlink_to("loop.jpg"), "cannot be opened"),
     "gone.jpg": (lambda path: path.symlink_to("nowhere.jpg"), "cannot be opened"),
@@ -106,15 +102,16 @@ BROKEN = {
 
 
 def write_odd(folder):
-    """Files that TensorFlow reads, whatever their names say; how many."""
+    """Files that can be read, whatever their names say; how many."""
     image = scene(6)
     image.save(folder / "bmp.jpg", "BMP")
+    image.save(folder / "tiff.jpg", "TIFF")
     image.save(folder / "new.webp")
-    for mode, name in [("CMYK", "c.jpg"), ("L", "l.png"), ("P", "p.png"), ("RGBA", "r.png")]:
-        image.convert(mode).save(folder / name)
+    for mode, name in [("CMYK", "c.jfif"), ("L", "l.png"), ("P", "p.png"), ("RGBA", "r.png")]:
+        image.convert(mode).save(folder / name, "JPEG" if mode == "CMYK" else None)
     image.save(folder / "film.gif", save_all=True, append_images=[scene(7), scene(8)])
     image.save(folder / os.fsdecode(b"\xff.JPG"))  # its name is no UTF-8
-    return 8
+    return 9
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no links, pipes and devices on Windows")
@@ -123,7 +120,7 @@ def test_files_that_cannot_be_read_are_named_and_not_touched(load, photos, monke
     for name, (write, _) in BROKEN.items():
         write(photos / "a" / name)
     odd = write_odd(photos / "b")
-    for name in ["b/notes.txt", "b/.hidden.jpg", "c/photo.heic"]:
+    for name in ["b/notes.txt", "b/.hidden.jpg", "c/film.mov"]:
         (photos / name).write_text("no image")
     (photos / "loop").symlink_to(photos)
 
@@ -146,11 +143,11 @@ def test_files_that_cannot_be_read_are_named_and_not_touched(load, photos, monke
     assert told.count("\n  ") == len(BROKEN)
     for name, (_, reason) in BROKEN.items():
         assert re.search(rf"{photos / 'a' / name}: .*{reason}", told)
-    assert "(1 .txt, 1 .heic)" in told
-    for name, reason in [("c", "has no"), ("loop", "has no"), ("closed", "cannot be read")]:
+    assert "1 .txt, 1 .mov" in told
+    for name, reason in [("c", "has no"), ("loop", "leads back"), ("closed", "cannot be read")]:
         assert f"Skipped: {photos / name} {reason}" in told
-    place = folders.link({"train": images})  # Keras knows no .webp, by its name
-    assert len(read_linked(place / "train")[1]) == 10 + odd
+    place = folders.write({"train": images})
+    assert len(read_written(place / "train")[1]) == 10 + odd
 
 
 def test_folders_that_are_no_classes_are_one_line(load, photos, tmp_path):
@@ -165,12 +162,34 @@ def test_folders_that_are_no_classes_are_one_line(load, photos, tmp_path):
     fill(photos, only=5, second=1)
     (photos / "second" / "page.jpg").write_text("no image")
     refused(r"only one class \(only\) of at least 3 readable images")
-    fill(tmp_path / "parts" / "train", cup=3, mug=3)
-    fill(tmp_path / "parts" / "test", cup=3, mug=3)
-    refused("parts/test and in .*train.* Name the folder", tmp_path / "parts")
-    fill(tmp_path / "more", cup=3)
-    fill(tmp_path / "more" / "glass", **{"2023": 3, "2024": 3})
-    refused("more/cup and in .*glass.* Name the folder", tmp_path / "more")
+    for year in ("2023", "2024"):
+        fill(tmp_path / "years" / year, cup=3, mug=3)
+    refused("2023 and in .*2024.* Name the folder", tmp_path / "years")
+
+
+def test_images_in_folders_below_a_class_folder_are_taken_as_keras_does(load, photos):
+    fill(photos, cup=3)
+    fill(photos / "mug", **{"2023": 2, "2024": 3})
+    images, _, _ = load()
+    assert images.class_names == ["cup", "mug"]
+    assert np.bincount(images.labels).tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Training", "Testing")])
+def test_a_published_split_gives_the_published_test_set(load, photos, names):
+    fill(photos / names[0], cup=3, mug=3)
+    fill(photos / names[1], cup=2, mug=1, other=1)
+    fill(photos / "valid", cup=1, mug=1)
+    images, published, _ = load(min_images=290)  # which is of the lesson's own images alone
+    assert np.bincount(images.labels).tolist() == [4, 4]  # those of valid/ are split, too
+    assert published["published test"].labels.tolist() == [0, 0, 1]
+
+
+def test_published_test_images_elsewhere_are_named(load, photos, tmp_path):
+    fill(photos, cup=4, mug=4)
+    fill(tmp_path / "elsewhere", cup=2)
+    _, published, _ = load(test_images=tmp_path / "elsewhere")
+    assert published["published test"].labels.tolist() == [0, 0]
 
 
 def test_without_data_the_drawings_serve_and_the_notice_names_the_option(load, tmp_path, capsys):
@@ -193,100 +212,132 @@ def films(load, photos):
     return load()[0]
 
 
-def grouped(images):
-    """As the lesson groups them."""
-    return DBSCAN(eps=1 - 0.95, min_samples=1, metric="cosine").fit_predict(images.thumbnails)
+def scenes_of(images):
+    return [(path.parent.name, path.name[:8]) for path in images.paths]
 
 
-def split(images, groups, seed=0):
-    """As the lesson splits them: train, validation and test."""
-    n_splits = folders.fold_count(images, groups, most=7)
-    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
-    *train, validation, test = [i for _, i in folds.split(images.paths, images.labels, groups)]
-    return [images.take(own) for own in (np.concatenate(train), validation, test)]
-
-
-def test_frames_of_a_scene_are_one_group_and_stay_in_one_part(films):
-    scenes = [(path.parent.name, path.name[:8]) for path in films.paths]
-    groups = grouped(films)
-    assert len(set(groups)) == len(set(scenes)) == len(set(zip(scenes, groups, strict=True))) == 40
-    parts = split(films, groups)
-    of_part = [{(path.parent.name, path.name[:8]) for path in part.paths} for part in parts]
+def test_frames_of_a_scene_are_one_group_and_stay_in_one_part(films, capsys):
+    parts, groups = folders.split(films, seed=0)
+    both = zip(scenes_of(films), groups, strict=True)
+    assert len(set(groups)) == len(set(scenes_of(films))) == len(set(both)) == 40
+    of_part = [set(scenes_of(part)) for part in parts.values()]
     assert sum(map(len, of_part)) == 40
-    assert sorted(path for part in parts for path in part.paths) == films.paths.tolist()
-    assert 0.6 < len(parts[0].paths) / 120 < 0.8
-    again, other = (split(films, groups, seed)[2].paths.tolist() for seed in (0, 1))
-    assert again == parts[2].paths.tolist() != other
+    paths = sorted(path for part in parts.values() for path in part.paths)
+    assert paths == films.paths.tolist()
+    assert 0.6 < len(parts["train"].paths) / 120 < 0.8
+    again, other = (folders.split(films, seed)[0]["test"].paths.tolist() for seed in (0, 1))
+    assert again == parts["test"].paths.tolist() != other
+    told = capsys.readouterr().out
+    assert told.count("near-duplicate in the training set") == told.count(": 0\n") == 3
+
+
+def test_a_split_without_groups_tells_how_many_test_images_leak(films, capsys):
+    parts, groups = folders.split(films, seed=0, correlation=None)
+    assert len(set(groups)) == 120
+    shared = set(scenes_of(parts["test"])) & set(scenes_of(parts["train"]))
+    leaked = sum(scene in shared for scene in scenes_of(parts["test"]))
+    assert f": {leaked}\n" in capsys.readouterr().out
+    assert leaked > 5
+
+
+def test_near_duplicates_of_two_classes_are_counted_but_not_one_group(load, photos, capsys):
+    fill(photos, a=10, b=30)
+    for i in range(10):  # the same scenes, so some of them are in both parts
+        scene(i, *b"a").save(photos / "b" / f"scene_{i:02}_0.png")
+    _, groups = folders.split(load()[0], seed=0)
+    assert len(set(groups)) == 40
+    assert ": 0\n" not in capsys.readouterr().out
+
+
+def made(labels, thumbnails):
+    """`Images` that have nothing but labels and thumbnails."""
+    names = [str(i) for i in range(labels.max() + 1)]
+    paths = np.array([Path("photos", str(i), "image.jpg") for i in labels], dtype=object)
+    thumbnails = thumbnails / np.linalg.norm(thumbnails, axis=1, keepdims=True)
+    return folders.Images(names, paths, paths, labels, thumbnails.astype(np.float32))
+
+
+def test_a_chain_through_a_class_does_not_make_a_part_of_it(capsys):
+    """Each image is like the next one, and the last is unlike the first: no scene of a film."""
+    angles = np.linspace(0, 60, 400)
+    chain = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    other = np.eye(400)
+    thumbnails = np.zeros((800, 402))
+    thumbnails[:400, :2], thumbnails[400:, 2:] = chain, other
+    parts, _ = folders.split(made(np.repeat([0, 1], 400), thumbnails), seed=0)
+    for part in ("validation", "test"):
+        assert np.ptp(np.bincount(parts[part].labels)) <= 20
+    assert "for large groups: 0 (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("counts", [(3, 300), (4, 60), (3, 3), (5,) * 20, (90, 9, 30)])
+def test_every_class_is_in_every_part(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    for seed in range(5):
+        parts, _ = folders.split(made(labels, np.eye(len(labels))), seed)
+        for part in parts.values():
+            assert set(part.labels) == set(range(len(counts)))
+
+
+def test_few_scenes_of_many_frames_are_split_or_refused(load, photos, capsys):
+    fill(photos, frames=5, a=4, b=5)
+    parts, _ = folders.split(load()[0], seed=0)
+    assert [np.bincount(part.labels)[0] for part in parts.values()] == [10, 5, 5]
+    assert "Split into 4 folds instead of 7" in capsys.readouterr().out
+    fill(photos, frames=5, few=2)
+    with pytest.raises(Mistake, match=r"too few different images of few.* 2 of the 3 groups"):
+        folders.split(load()[0], seed=0)
 
 
 def test_images_of_one_color_are_near_duplicates(load, photos):
     fill(photos, a=3, b=3)
     for shade in (0, 255):
         Image.new("L", (50, 50), shade).save(photos / "a" / f"{shade}.png")
-    assert sorted(np.bincount(grouped(load()[0]))) == [1] * 6 + [2]
+    _, groups = folders.split(load()[0], seed=0)
+    assert sorted(np.bincount(groups)) == [1] * 6 + [2]
 
 
-@pytest.mark.parametrize("counts", [(3, 300), (4, 60), (3, 3), (5,) * 20, (90, 9, 30)])
-def test_every_class_is_in_every_part(counts):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    paths = np.array([Path("photos", str(i), "image.jpg") for i in labels], dtype=object)
-    names = [str(i) for i in range(len(counts))]
-    images = folders.Images(names, paths, labels, np.zeros((len(labels), 2)))
-    for seed in range(5):
-        for part in split(images, np.arange(len(labels)), seed):
-            assert set(part.labels) == set(range(len(counts)))
-
-
-def test_few_scenes_of_many_frames_are_split_or_refused(load, photos, capsys):
-    fill(photos, frames=5, a=4, b=5)
-    images = load()[0]
-    parts = split(images, grouped(images))
-    assert [np.bincount(part.labels)[0] for part in parts] == [10, 5, 5]
-    assert "Split into 4 folds instead of 7" in capsys.readouterr().out
-    fill(photos, frames=5, few=2)
-    images = load()[0]
-    with pytest.raises(Mistake, match=r"too few different images of few.* 2 of the 3 groups"):
-        split(images, grouped(images))
-    with pytest.raises(Mistake, match="none is left for train"):
-        folders.link({"train": images.take(np.flatnonzero(images.labels == 0))})
-
-
-def read_linked(folder):
+def read_written(folder):
     """As the lesson reads a part: the dataset, and its images."""
-    settings = {"image_size": (32, 32), "pad_to_aspect_ratio": True, "verbose": False}
+    settings = {"image_size": (32, 32), "verbose": False}
     read = keras.utils.image_dataset_from_directory
     dataset = read(folder, batch_size=None, shuffle=False, **settings)
     return dataset, list(dataset)
 
 
-def test_linked_folders_are_what_keras_reads(films):
-    train, _, test = split(films, grouped(films))
-    place = folders.link({"train": train, "test": test})
-    for part, images in [("train", train), ("test", test)]:
-        dataset, pairs = read_linked(place / part)
-        assert [Path(path).resolve() for path in dataset.file_paths] == images.paths.tolist()
+def test_what_keras_reads_is_what_was_decoded_in_the_order_of_the_images(films):
+    parts, _ = folders.split(films, seed=0)
+    place = folders.write(parts)
+    for part, images in parts.items():
+        dataset, pairs = read_written(place / part)
         assert [int(label) for _, label in pairs] == images.labels.tolist()
         assert dataset.class_names == images.class_names
+        for path, (image, _) in zip(images.paths, pairs, strict=True):
+            read, inverted = predict.prepare(path, (32, 32, 3), "folder")
+            assert (read.dtype, inverted) == (np.uint8, False)
+            np.testing.assert_array_equal(read, image)
+    assert folders.fill_cache(dataset.cache()).tolist() == images.labels.tolist()
     array = folders.ImageArray(dataset)
     np.testing.assert_array_equal(array[[3, 1]][0], np.asarray(pairs[3][0]).astype(np.uint8))
     assert array[np.array([], int)].shape == (0, 32, 32, 3)
 
 
-def test_a_file_that_is_gone_before_it_is_read_is_named(films):
-    dataset, _ = read_linked(folders.link({"train": films}) / "train")
-    assert folders.fill_cache(dataset, films).tolist() == films.labels.tolist()
-    films.paths[7].unlink()
-    with pytest.raises(Mistake, match=rf"{films.paths[7]}: not there any more"):
-        folders.fill_cache(dataset.cache(), films)
+def test_files_of_every_kind_give_training_and_predict_the_same_pixels(load, photos):
+    kinds = sound()
+    for name in "ab":
+        (photos / name).mkdir(parents=True)
+    for i, content in enumerate(kinds.values()):
+        (photos / "ab"[i % 2] / f"{i:02}.jpg").write_bytes(content)
+    images, _, _ = load()
+    assert len(images.paths) == len(kinds) >= 15
+    _, pairs = read_written(folders.write({"train": images}) / "train")
+    for path, (image, _) in zip(images.paths, pairs, strict=True):
+        read, _ = predict.prepare(path, (32, 32, 3), "folder")
+        np.testing.assert_array_equal(read, image, err_msg=path.name)
 
 
-def test_a_single_image_is_prepared_as_keras_reads_a_folder(photos):
-    fill(photos, a=1)
-    for name, size in [("wide.jpg", (40, 97)), ("high.png", (13, 9)), ("small.bmp", (201, 80))]:
-        scene(3).resize(size).save(photos / "a" / name)
-    scene(6).convert("L").save(photos / "a" / "gray.jpg")
-    dataset, pairs = read_linked(photos)
-    for path, (image, _) in zip(dataset.file_paths, pairs, strict=True):
-        read, inverted = predict.prepare(path, (32, 32, 3), "folder")
-        assert (read.dtype, inverted) == (np.uint8, False)
-        np.testing.assert_array_equal(read, np.round(image))
+def test_originals_that_are_gone_are_not_needed_any_more(films):
+    for path in films.paths:
+        path.unlink()
+    parts, _ = folders.split(films, seed=0)
+    assert len(read_written(folders.write(parts) / "train")[1]) == len(parts["train"].paths)
