@@ -272,10 +272,10 @@ def prepare(path, shape, preparation):
       there: what is dark on light is inverted;
     - "square": the largest square in the middle is scaled.
 
-    To cut out: paper is what the four corners mostly are, and ink is what differs most from it, on
-    the dark side or on the light one. The light on the paper, a plane through the border's values,
-    is taken away. What lies around all ink is cut off. Scaled down, thin strokes fade; so at the
-    end, all is stretched to full contrast.
+    To cut out: paper is what the border mostly is (around clothing, the corners), and ink is what
+    differs most from it, on the dark side or on the light one. The light on the paper, a plane
+    through the border's values, is taken away. What lies around all ink is cut off. Scaled down,
+    thin strokes fade; so at the end, all is stretched to full contrast.
 
     Args:
         path: A file.
@@ -297,7 +297,7 @@ def prepare(path, shape, preparation):
         image = image.convert("L" if shape[2] == 1 else "RGB")
         return np.asarray(image).reshape(shape), False
     pixels = np.asarray(image.convert("L"), np.float32)
-    paper = _paper(pixels)
+    paper = _paper(pixels, preparation == "digit")
     darkest, lightest = np.percentile(pixels, (100 - _STRONGEST, _STRONGEST))
     inverted = bool(paper - darkest > lightest - paper)
     if inverted:
@@ -312,12 +312,21 @@ def prepare(path, shape, preparation):
     return np.broadcast_to(pixels, shape), inverted
 
 
-def _paper(pixels):
-    """The middle value at the four corners, each a tenth of the image."""
-    height, width = (max(1, side // 10) for side in pixels.shape)
-    ends = pixels[:height], pixels[-height:]
+def _paper(pixels, digit):
+    """The middle value where paper is free: around a digit the border, around clothing the corners.
+
+    Both are a tenth of the image; the border has at least three pixels, more than a thin frame.
+    """
+    height, width = pixels.shape
+    if digit:
+        free = np.ones(pixels.shape, bool)
+        rows, columns = max(3, -(-height // 10)), max(3, -(-width // 10))
+        free[rows:-rows, columns:-columns] = False
+        return np.median(pixels[free])
+    rows, columns = max(1, height // 10), max(1, width // 10)
+    ends = pixels[:rows], pixels[-rows:]
     return np.median(
-        [np.median(part) for end in ends for part in (end[:, :width], end[:, -width:])]
+        [np.median(part) for end in ends for part in (end[:, :columns], end[:, -columns:])]
     )
 
 

@@ -119,9 +119,10 @@ plots.counts(run.folder / "classes.png", counts, class_names, title)
 # %%
 parts, groups = folders.split(images, args.seed, args.near_duplicates)
 parts |= published  # with the published test images, if they are there
-random_training, random_test = train_test_split(groups, test_size=1 / 7, random_state=args.seed)
-leaked = np.isin(random_test, random_training).mean()
-print(f"A random split: {leaked:.1%} of its test images share a group with training images")
+if args.near_duplicates:  # not with --near-duplicates off
+    random_training, random_test = train_test_split(groups, test_size=1 / 7, random_state=args.seed)
+    leaked = np.isin(random_test, random_training).mean()
+    print(f"A random split: {leaked:.1%} of its test images share a group with training images")
 
 frames = []
 for group in np.bincount(groups).argsort()[-5:]:  # the five largest groups
@@ -571,9 +572,10 @@ plots.reliability(run.folder / "reliability.png", curves, title)
 #
 # One file holds the layers and their weights, from rescaling to softmax. Loaded, the model takes
 # images with pixels from 0 to 255 and outputs probabilities. It expects a batch; a single image is
-# a batch of one. A program of your own needs these lines and the class names, which are in
-# `results.json` in the order of the probabilities. `python predict.py photo.jpg` does the same
-# with the model of the newest run.
+# a batch of one. A program of your own needs these lines, the class names, which are in
+# `results.json` in the order of the probabilities, and its photograph as such a square: the
+# functions `decode` and `square` of `common/images.py` make it. `python predict.py photo.jpg` does
+# all of this with the model of the newest run.
 
 # %%
 classifier.save(run.folder / "model.keras")
