@@ -9,7 +9,7 @@ better is a convolutional network (CNN)?
     python train_cifar10.py --model cnn   # the CNN
     python train_cifar10.py --sample      # on 6,000 generated drawings; works offline
 
-With their results: outputs/reference/cifar10-mlp and outputs/reference/cifar10-cnn
+With their results: docs/lessons/3-photographs.md and docs/lessons/3-photographs-cnn.md
 
 The MLP reaches a test accuracy of 70.92% (70.78 to 71.15; seeds 0, 1, 2) after 7 minutes of
 training on two CPU cores (Intel Xeon with AMX), the CNN 93.33% (93.21 to 93.44; seeds 0, 1; in
@@ -23,8 +23,8 @@ bfloat16) after 23 minutes.
 # its two models: how often the model sees the training images, how many of them at a time, and how
 # fast it learns. All of it is explained below, where it is used. `devices.start` starts TensorFlow
 # and names the device. Where the hardware is faster with 16-bit numbers, the CNN computes with
-# them (**mixed precision**). With `set_random_seed`, runs of the same `--seed` start from the same
-# weights. `runs.Run` makes a folder for the files of this run.
+# them (**mixed precision**). `runs.Run` makes a folder for the files of this run, and sets the
+# random numbers: runs of the same `--seed` start from the same weights.
 
 # %%
 from common import options
@@ -36,6 +36,7 @@ args = options.parse(
 from common import devices  # the options are checked by now, before the slow imports
 
 device = devices.start(args, convolutional=args.model == "cnn")
+devices.distribute(args)  # several GPUs, where you ask for them (docs/scaling.md)
 
 import keras
 import matplotlib.pyplot as plt
@@ -49,9 +50,7 @@ from sklearn.preprocessing import normalize
 
 from common import datasets, plots, runs
 
-keras.utils.set_random_seed(args.seed)
 run = runs.Run(args, device, model=args.model)
-plots.set_up(args.show)
 
 # %% [markdown]
 # ## Load the data
@@ -66,7 +65,7 @@ plots.set_up(args.show)
 class_names = ["airplane", "automobile", "bird", "cat", "deer"]
 class_names += ["dog", "frog", "horse", "ship", "truck"]
 datasets.check(x_train, y_train, x_test, y_test, class_names, source)  # says what does not fit
-plots.set_note(source.note)
+plots.set_up(args.show, source.note)
 print(f"Training set: x_train {x_train.shape}, y_train {y_train.shape}")
 print(f"Test set: x_test {x_test.shape}, y_test {y_test.shape}")
 

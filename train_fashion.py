@@ -9,7 +9,7 @@ remedies close this gap, and which make the network better on new images?
     python train_fashion.py --model cnn   # with convolutions as the last step
     python train_fashion.py --sample      # 6,000 of the 70,000 images; works offline
 
-With their results: outputs/reference/fashion-mlp and outputs/reference/fashion-cnn
+With their results: docs/lessons/2-clothes.md and docs/lessons/2-clothes-cnn.md
 
 The plain network reaches a test accuracy of 87.99% (87.49 to 88.69; seeds 0, 1, 2), the larger one
 at the end 90.82% (90.70 to 91.02). The script takes five minutes on two CPU cores (Intel Xeon with
@@ -37,6 +37,7 @@ args = options.parse(__doc__, epochs={"mlp": 30, "cnn": 34}, batch_size=200, lea
 from common import devices  # the options are checked by now, before the slow imports
 
 device = devices.start(args, convolutional=args.model == "cnn")
+devices.distribute(args)  # several GPUs, where you ask for them (docs/scaling.md)
 
 import keras
 import matplotlib.pyplot as plt
@@ -47,9 +48,7 @@ from sklearn.model_selection import train_test_split
 
 from common import datasets, plots, runs
 
-keras.utils.set_random_seed(args.seed)
 run = runs.Run(args, device, model=args.model)
-plots.set_up(args.show)
 
 # %% [markdown]
 # ## Load the data
@@ -68,7 +67,7 @@ plots.set_up(args.show)
 class_names = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"]
 class_names += ["Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 datasets.check(x_train, y_train, x_test, y_test, class_names, source)  # says what does not fit
-plots.set_note(source.note)
+plots.set_up(args.show, source.note)
 print(f"Training set: x_train {x_train.shape}, y_train {y_train.shape}")
 print(f"Test set: x_test {x_test.shape}, y_test {y_test.shape}")
 

@@ -10,7 +10,7 @@ regularize it?
     python train_simpsons.py --sample           # 600 drawings made here; needs no network
     python train_simpsons.py --images photos    # images of your own, a folder for each class
 
-With its results on the drawings: outputs/reference/simpsons-cnn
+With its results on the drawings: docs/lessons/4-images-of-your-own.md
 
 Expect a test macro F1 of 0.703 (0.693 to 0.717) of the plain model, and of 0.973 (0.971 to 0.976)
 of the regularized one, after seven minutes of training on two CPU cores (Intel Xeon with AMX, in
@@ -23,9 +23,9 @@ bfloat16): five of the characters, 4,300 images, seeds 0, 1, 2. Drawings take 80
 # `options.parse` reads the command line. The numbers are the defaults of this lesson: epochs,
 # batch size, the learning rate of the second model, and the height and width in pixels that every
 # image gets. `devices.start` starts TensorFlow and names the device. Where the hardware is faster
-# with 16-bit numbers, the models compute with them (**mixed precision**). With `set_random_seed`,
-# runs of the same `--seed` start from the same weights. `runs.Run` makes a folder for the files of
-# this run.
+# with 16-bit numbers, the models compute with them (**mixed precision**). `runs.Run` makes a folder
+# for the files of this run, and sets the random numbers: runs of the same `--seed` start from the
+# same weights.
 
 # %%
 from common import options
@@ -34,7 +34,8 @@ args = options.parse(__doc__, epochs=40, batch_size=32, learning_rate=2e-3, imag
 
 from common import devices  # the options are checked by now, before the slow imports
 
-device = devices.start(args, convolutional=True)
+device = devices.start(args)
+devices.distribute(args)  # several GPUs, where you ask for them (docs/scaling.md)
 
 import keras
 import matplotlib.pyplot as plt
@@ -45,9 +46,7 @@ from sklearn.model_selection import train_test_split
 
 from common import folders, plots, runs
 
-keras.utils.set_random_seed(args.seed)
 run = runs.Run(args, device, model="cnn")
-plots.set_up(args.show)
 
 # %% [markdown]
 # ## Load the data
@@ -70,7 +69,7 @@ images, published, source = folders.load(
     side=args.image_size,
     min_images=290,  # of Kaggle's characters; a class of drawings or of your own needs three
 )
-plots.set_note(source.note)
+plots.set_up(args.show, source.note)
 class_names = images.class_names
 
 # %% [markdown]

@@ -1,14 +1,14 @@
 """Change one idea in a copy of a lesson, train both, and compare them.
 
-    python benchmarks/ideas.py cifar10-cnn                           # each of its ideas
+    python benchmarks/ideas.py mnist --seeds 0 1 2                   # each of its ideas
     python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas without-whitening
     python benchmarks/ideas.py cifar10-mlp --sample --epochs 1       # does it work?
     python benchmarks/ideas.py cifar10-mlp --output FILE             # adds what FILE lacks
 
-Each idea is a change of a few lines; most take away something that the lesson has. All else is the
-lesson's own code. The lesson itself is trained first, with the same seeds. One training follows
-another, and each takes about as long as the lesson's. Of a lesson's several models, those that are
-not compared get one epoch.
+Each idea is a change of a few lines; most take away something that the lesson has, or all but one
+thing (`only-…`). All else is the lesson's own code. The lesson itself is trained first, with the
+same seeds. One training follows another, and each takes about as long as the lesson's. Of a
+lesson's several models, those that are not compared get one epoch.
 
 Compare the validation accuracies. The test accuracies stand beside them, and choose nothing.
 """
@@ -31,6 +31,15 @@ WITHOUT_WEIGHT_DECAY = [("weight_decay=0.1", "weight_decay=0.0")]
 WITHOUT_THESE_THREE = [*WITHOUT_AUGMENTATION, *WITHOUT_DROPOUT, *WITHOUT_WEIGHT_DECAY]
 WITH_A_RANDOM_SPLIT = [("args.seed, args.near_duplicates)", "args.seed, None)")]
 LAST_LAYER = "keras.layers.Dense(len(class_names), dtype"  # of the Simpsons' plain model
+# Of MNIST's final model: without one of its four ideas, it is the first model with three.
+PLAIN_DATA = ("    augmented_data,\n", "    training_data,\n")
+NO_DROPOUT = [
+    (f"0.3),\n        keras.layers.Dense({units}", f"0.0),\n        keras.layers.Dense({units}")
+    for units in ("128", "len")
+]
+THIRD = '        keras.layers.Conv2D(64, kernel_size=3, activation="relu"),\n'
+TWO_CONVOLUTIONS = (f"{THIRD}        keras.layers.Flatten()", "        keras.layers.Flatten()")
+CONSTANT_RATE = ("Adam(learning_rate)", "Adam(args.learning_rate)")
 
 
 class Lesson(NamedTuple):
@@ -41,15 +50,36 @@ class Lesson(NamedTuple):
         options: Of its command line.
         ideas: For each idea, what it changes: pairs of old and new text.
         model: The one that is compared, where the lesson trains several.
+        short: Pairs, too: one epoch for models that are not compared.
     """
 
     script: str
     options: list
     ideas: dict
     model: str = ""
+    short: tuple = ()
 
 
+def only(model):
+    """One epoch for all models but this, in lessons with a function `train(name, …)`."""
+    return (("epochs=args.epochs,", f'epochs=args.epochs if name == "{model}" else 1,'),)
+
+
+FIRST = '    epochs=args.epochs,\n    callbacks=run.callbacks("first")'
 LESSONS = {
+    "mnist": Lesson(
+        "train_mnist.py",
+        [],
+        {
+            "the-first-model": [PLAIN_DATA, *NO_DROPOUT, TWO_CONVOLUTIONS, CONSTANT_RATE],
+            "only-augmentation": [*NO_DROPOUT, TWO_CONVOLUTIONS, CONSTANT_RATE],
+            "only-dropout": [PLAIN_DATA, TWO_CONVOLUTIONS, CONSTANT_RATE],
+            "only-third-convolution": [PLAIN_DATA, *NO_DROPOUT, CONSTANT_RATE],
+            "only-schedule": [PLAIN_DATA, *NO_DROPOUT, TWO_CONVOLUTIONS],
+        },
+        "final",
+        ((FIRST, FIRST.replace("args.epochs", "1")),),
+    ),
     "fashion-mlp": Lesson(
         "train_fashion.py",
         [],
@@ -61,6 +91,7 @@ LESSONS = {
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
         },
         "mlp",
+        only("mlp"),
     ),
     "fashion-cnn": Lesson(
         "train_fashion.py",
@@ -70,6 +101,7 @@ LESSONS = {
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
         },
         "cnn",
+        only("cnn"),
     ),
     "cifar10-mlp": Lesson(
         "train_cifar10.py",
@@ -110,6 +142,7 @@ LESSONS = {
             "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
         "regularized",
+        only("regularized"),
     ),
     "simpsons-plain": Lesson(
         "train_simpsons.py",
@@ -122,6 +155,7 @@ LESSONS = {
             "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
         "plain",
+        only("plain"),
     ),
 }
 
@@ -160,9 +194,8 @@ def main():
 def copy(lesson, idea="the lesson"):
     """The text of a lesson with an idea changed, and one epoch for models not compared."""
     text = (shared.HOME / lesson.script).read_text(encoding="utf-8")
-    short = f'epochs=args.epochs if name == "{lesson.model}" else 1,'
-    pairs = [("epochs=args.epochs,", short)] if lesson.model else []
-    return shared.change(text, [*pairs, *lesson.ideas.get(idea, [])], lesson.script, idea)
+    pairs = [*lesson.short, *lesson.ideas.get(idea, [])]
+    return shared.change(text, pairs, lesson.script, idea)
 
 
 def train(lesson, text, command):

@@ -126,7 +126,7 @@ def lesson(name, arguments, place):
         "test_accuracy": results["test"]["accuracy"],
         "peak_megabytes": peak,
         **watch.measured(x_test, names["labels"]["test"]),
-        **waiting(watch.model, names["training_data"]),
+        **waiting(watch.model, names.get("augmented_data", names["training_data"])),
     }
 
 

@@ -78,7 +78,7 @@ def load(name, data_dir, sample=False):
     """Load `<data_dir>/<name>.npz`; or what Keras downloads; or, with a notice, the sample.
 
     Args:
-        name: mnist, fashion-mnist or cifar10.
+        name: mnist, fashion-mnist or cifar10; or another one, whose file is in `data_dir`.
         data_dir: A folder; its .npz file has `x_train`, `y_train`, `x_test` and `y_test`.
         sample: Take the sample at once.
 
@@ -87,11 +87,15 @@ def load(name, data_dir, sample=False):
         width, channels), labels of shape (count,), and a `Source`, which is also printed.
 
     Raises:
-        Mistake: The file in `data_dir` cannot be used. It is not changed.
+        Mistake: The file in `data_dir` cannot be used, or is not there and cannot be had elsewhere.
+            It is not changed.
         OSError: The disk is full.
     """
     path = Path(data_dir) / f"{name}.npz"
     arrays = source = None
+    if name not in SHAPES and (sample or not path.exists()):
+        what = "there is no sample of it" if sample else "there is no such file"
+        raise Mistake(f"{path}: {what}. data/README.md has the line that makes one.")
     if not sample and path.exists():
         arrays, source = read_npz(path), Source("folder", path)
     elif not sample and (arrays := _from_keras(name, path)):
@@ -103,7 +107,7 @@ def load(name, data_dir, sample=False):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         x = x[..., np.newaxis] if x.ndim == 3 else x
         y = y[:, 0] if y.shape[1:] == (1,) else y  # as Keras has those of CIFAR-10
-        if x.shape[1:] != SHAPES[name]:
+        if x.shape[1:] != SHAPES.get(name, x.shape[1:]):
             raise Mistake(f"{source.path}: images of shape {x.shape[1:]}, not {SHAPES[name]}.")
         parts.append((x, y))
     words = {"folder": "from your folder", "keras": "Keras's copy", "sample": "the small sample"}

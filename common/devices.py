@@ -19,6 +19,7 @@ from pathlib import Path
 from common import options
 from common.options import Mistake
 
+_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
 _PACKAGES = "tensorflow", "keras", "numpy", "matplotlib", "sklearn", "PIL", "jinja2"
 
 
@@ -41,7 +42,7 @@ class Device:
     cores: int
 
 
-def start(args, *, convolutional):
+def start(args, *, convolutional=True):
     """Start a program: import TensorFlow and Keras, set them up, and name the device.
 
     From here on, a full disk and Ctrl-C end in a sentence (`options.explain_errors`).
@@ -78,14 +79,13 @@ def start(args, *, convolutional):
             gpus = find_gpus(backend)
         else:
             tf.config.set_visible_devices([], "GPU")  # they are the other backend's
-    wish = getattr(args, "devices", None)  # None: nothing is trained
-    several = wish == "all" or (wish and "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ)
-    if several:
-        if backend != "jax":
-            raise Mistake("several devices need JAX: pip install jax, and set KERAS_BACKEND=jax.")
+    several = _several(args)
+    if several and backend != "jax":
+        raise Mistake("several devices need JAX: pip install jax, and set KERAS_BACKEND=jax.")
+    if several and _PROCESSES in os.environ:
         from common import distribution
 
-        distribution.set_up(args.seed)
+        distribution.join(args.seed)
     if backend != "tensorflow":
         gpus = find_gpus(backend)
     if not users_level:  # it warns of retracing wherever batches differ in size
@@ -119,6 +119,22 @@ def start(args, *, convolutional):
         f"{tf.__version__}, Keras {keras.__version__}, backend {backend}{version}"
     )
     return device
+
+
+def distribute(args):
+    """With `--devices all`, or in one of several processes: divide each batch, from here on.
+
+    `keras.distribution.set_distribution(None)` ends it. See docs/scaling.md.
+    """
+    if _several(args):
+        from common import distribution
+
+        distribution.divide()
+
+
+def _several(args):
+    wish = getattr(args, "devices", None)  # None: nothing is trained
+    return wish == "all" or bool(wish and _PROCESSES in os.environ)
 
 
 def find_gpus(backend):

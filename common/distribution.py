@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from common.options import Mistake
 
 _PATIENCE = 50  # seconds, until all processes must have met
+_begun = False  # whether batches have been divided
 
 
 class EqualShares(keras.distribution.DataParallel):
@@ -45,10 +46,22 @@ class EqualShares(keras.distribution.DataParallel):
         return dataset.map(share).prefetch(2)
 
 
-def set_up(seed):
-    """Join the other processes, if there are any, and let Keras divide each batch.
+def divide():
+    """Let Keras divide each batch among all devices, from here on.
 
     `keras.distribution.set_distribution(None)` ends it, after the training.
+    """
+    global _begun
+    _begun = True
+    keras.distribution.set_distribution(EqualShares())
+    count, processes = jax.device_count(), jax.process_count()
+    whose = f" of {processes} processes; this is process {jax.process_index()}"
+    whose *= processes > 1
+    print(f"Each batch is divided among {count} device{'s'[: count > 1]}{whose}.")
+
+
+def join(seed):
+    """Find the other processes; end the program if they do not answer.
 
     Args:
         seed: Of the lesson; the same in all processes.
@@ -57,17 +70,6 @@ def set_up(seed):
         Mistake: The processes do not fit together.
     """
     keras.utils.set_random_seed(seed)  # or else Keras would choose one, for all processes
-    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ:
-        _join()
-    keras.distribution.set_distribution(EqualShares())
-    count, processes = jax.device_count(), jax.process_count()
-    whose = f" of {processes} processes; this is process {jax.process_index()}"
-    whose *= processes > 1
-    print(f"Each batch is divided among {count} device{'s'[: count > 1]}{whose}.")
-
-
-def _join():
-    """Find the other processes; end the program if they do not answer."""
     count = os.environ["KERAS_DISTRIBUTION_NUM_PROCESSES"]
     place = os.environ.get("KERAS_DISTRIBUTION_JOB_ADDRESSES", "the first node").split(",")[0]
 
@@ -94,7 +96,7 @@ def _join():
 
 def _leave():
     """End without JAX, which would wait for processes that wait for this one, or are gone."""
-    if keras.distribution.distribution():  # not trained to the end
+    if keras.distribution.distribution() or not _begun:  # not trained to the end
         why = "If no error is above, another process has failed."
         print(f"Ended: the training is not complete. {why}", file=sys.stderr)
         os._exit(1)

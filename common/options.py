@@ -52,7 +52,7 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     whole = _whole()
     parser.option("--epochs", "passes over the training images", epochs, type=whole, metavar="N")
     parser.option("--batch-size", "images per step", batch_size, type=whole, metavar="N")
-    about = "the peak of its schedule"
+    about = "of the optimizer, or of its schedule"
     parser.option("--learning-rate", about, learning_rate, type=_positive, metavar="X")
     about = "of the split, the first weights, and the order of the images; augmentation repeats "
     about += "with --deterministic only"

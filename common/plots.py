@@ -22,15 +22,15 @@ _show = "ipykernel" in sys.modules  # a notebook shows each plot below its cell
 _note = ""
 
 
-def set_note(text):
-    """Say this at the foot of every plot from now on; "": nothing."""
-    global _note
-    _note = text
+def set_up(show, note=""):
+    """Choose what all plots have in common.
 
-
-def set_up(show):
-    """Choose where plots go besides their files: `show` opens a window for each."""
-    global _show
+    Args:
+        show: Whether to open a window for each, besides its file.
+        note: What stands at the foot of each, such as that the images are a sample.
+    """
+    global _show, _note
+    _note = note
     if show:
         _show = matplotlib.get_backend().lower() != "agg"
         if not _show:

@@ -42,6 +42,8 @@ class Run:
         device: The `devices.Device`.
         model: The model's name, such as "cnn".
 
+    It sets all random seeds to `--seed`.
+
     Attributes:
         folder: Its path; with `--resume`, that of the run that was cut off. A run that ends
             before anything is written takes it away again.
@@ -54,6 +56,7 @@ class Run:
 
     def __init__(self, args, device, model):
         self.args, self.device, self.model = args, device, model
+        keras.utils.set_random_seed(args.seed)
         self.name = Path(args.script).stem.removeprefix("train_")
         self.verbose = 1 if "ipykernel" in sys.modules or sys.stdout.isatty() else 2
         self.seconds, self._folders = {}, {}

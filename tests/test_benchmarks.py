@@ -8,7 +8,7 @@ from conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import beside_the_tutorials
-import faults
+import changes
 import gpu
 import ideas
 import shared
@@ -16,7 +16,7 @@ import shared
 from common import options
 
 STORED = REPO / "outputs" / "reference"
-MNIST = (REPO / faults.SCRIPT).read_text(encoding="utf-8")
+MNIST = (REPO / "train_mnist.py").read_text(encoding="utf-8")
 
 
 def read(path):
@@ -33,11 +33,12 @@ def test_both_sides_are_measured_on_the_same_images(lesson, tmp_path):
     done = lesson("benchmarks/beside_the_tutorials.py", *command)
     assert (done.returncode, done.stderr) == (0, "")
     pair = read(output)["mnist"]
-    for side in (pair["tutorial"], pair["lesson"]):
-        ((seconds, accuracy, training),) = side["epochs"]
+    for side, trainings in ((pair["tutorial"], 1), (pair["lesson"], 2)):
+        assert len(side["epochs"]) == trainings
+        seconds, accuracy, training = side["epochs"][-1]
         assert 0 < seconds <= side["fit_seconds"] + 0.01
         assert 0.2 < accuracy == pytest.approx(side["test_accuracy"], abs=0.002)
-        assert (training, side["precision"]) == (1, "float32")
+        assert (training, side["precision"]) == (trainings, "float32")
         assert side["peak_megabytes"] > side["import_megabytes"] > 100
     assert 0 <= pair["lesson"]["waiting"] < 1
     assert len(pair["lesson"]["waiting_rounds"]) == 7
@@ -98,7 +99,7 @@ def test_the_times_are_those_of_the_last_training():
 def test_each_idea_changes_lines_that_its_lesson_has(name):
     changed = ideas.LESSONS[name]
     for idea in changed.ideas:
-        assert idea.startswith(("with-", "without-"))
+        assert idea.startswith(("the-", "only-", "with-", "without-"))
         compile(ideas.copy(changed, idea), idea, "exec")
 
 
@@ -161,61 +162,65 @@ def test_the_tables_of_ideas_are_those_of_the_stored_figures(path):
     assert [line for line in (ideas.row(idea, runs) for idea in runs) if line not in page] == []
 
 
-# Faults
+# Mistakes and exercises
 
 
-@pytest.mark.parametrize("name", faults.FAULTS)
-def test_each_fault_changes_lines_that_the_lesson_has(name):
-    texts = faults.copies(MNIST, [name])
-    assert list(texts) == [faults.sound(name), name]
+PAGES = {name: changes.Page(name) for name in ("mistakes", "exercises")}
+BOTH = [(name, change) for name, page in PAGES.items() for change in page.changes]
+
+
+@pytest.mark.parametrize(("page", "name"), BOTH)
+def test_each_change_is_of_lines_that_the_lesson_has(page, name):
+    texts = PAGES[page].copies([name])
+    assert list(texts) == [PAGES[page].sound(name), name]
     for training, text in texts.items():
         compile(text, training, "exec")
 
 
 @pytest.mark.slow
-def test_a_fault_is_trained_and_shown_on_a_page(lesson, tmp_path):
+def test_a_mistake_is_trained_and_shown_on_a_page(lesson, tmp_path):
     names = ["no-rescaling", "shuffled-labels"]
-    command = ["--sample", "--epochs", 1, "--output-dir", tmp_path, "--faults", *names]
-    done = lesson("benchmarks/faults.py", *command)
+    command = ["mistakes", "--sample", "--epochs", 1, "--output-dir", tmp_path, "--only", *names]
+    done = lesson("benchmarks/changes.py", *command)
     assert (done.returncode, done.stderr) == (0, "")
-    histories = read(tmp_path / "faults.json")
-    trainings = ["sound-no-rescaling", "no-rescaling", "the-lesson", "shuffled-labels"]
+    place = tmp_path / "classic-mistakes"
+    histories = read(place / "figures.json")
+    trainings = ["sound-no-rescaling", "no-rescaling", "the-lesson-first", "shuffled-labels"]
     assert list(histories) == ["code", *trainings]
-    assert histories["shuffled-labels"]["loss"][0] > histories["the-lesson"]["loss"][0]
-    page = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert page == faults.page(MNIST, histories, names)
+    assert histories["shuffled-labels"]["loss"][0] > histories["the-lesson-first"]["loss"][0]
+    page = place.with_suffix(".md").read_text(encoding="utf-8")
+    assert page == PAGES["mistakes"].text(histories, names)
     assert "older version" not in page
     for name in names:
-        assert f"({name}.png)" in page
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-        assert faults.row("mistake", histories[name]) in page
-    again = lesson("benchmarks/faults.py", *command)  # nothing is trained again
+        assert f"(classic-mistakes/{name}.png)" in page
+        assert (place / f"{name}.png").stat().st_size > 10_000
+        assert changes.row("mistake", histories[name]) in page
+    again = lesson("benchmarks/changes.py", *command)  # nothing is trained again
     assert again.stdout.splitlines() == done.stdout.splitlines()[-1:]
 
 
 def test_a_loss_that_is_no_number_is_said_so():
     history = {"loss": [2.0, None], "val_loss": [2.0, None], "val_accuracy": [0.2, 0.1]}
-    assert faults.row("fault", history) == "| fault | not a number | not a number | 10.0% |"
-    assert faults.row("fault", history | {"val_accuracy": [None]}).endswith("| none |")
+    assert changes.row("fault", history) == "| fault | not a number | not a number | 10.0% |"
+    assert changes.row("fault", history | {"val_accuracy": [None]}).endswith("| none |")
 
 
-def test_the_page_of_faults_says_where_its_figures_are_of_another_lesson():
-    histories = read(STORED / "faults" / "faults.json")
-    prose = MNIST.replace("\n# ", "\n# Once more: ")
-    for code, source, older in [
-        (faults.digest(MNIST), MNIST, False),
-        (faults.digest(MNIST), prose, False),
-        (faults.digest(MNIST), MNIST + "print()\n", True),
-        (None, MNIST, True),
-    ]:
-        page = faults.page(source, histories | {"code": code})
-        assert ("older version" in page) == older
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_of_changes_is_that_of_the_stored_figures_and_of_todays_lesson(name):
+    page = PAGES[name]
+    path = REPO / page.about["path"]
+    histories = read(path / "figures.json")
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert text == page.text(histories, page.changes)
+    assert "SHOWS" not in text and "AFTER" not in text
+    older = histories["code"] != changes.digest(page.source)
+    assert ("older version" in text) == older
 
 
-def test_the_page_of_faults_is_that_of_the_stored_figures_and_of_todays_lesson():
-    histories = read(STORED / "faults" / "faults.json")
-    page = (STORED / "faults" / "README.md").read_text(encoding="utf-8")
-    assert page == faults.page(MNIST, histories)
+def test_prose_does_not_make_figures_older():
+    code = changes.digest(MNIST)
+    assert changes.digest(MNIST.replace("\n# ", "\n# Once more: ")) == code
+    assert changes.digest(MNIST + "print()\n") != code
 
 
 # Swapped labels

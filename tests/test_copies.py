@@ -28,7 +28,10 @@ def copy(lesson, tmp_path):
         shutil.copy(REPO / "predict.py", tmp_path)
         text = (REPO / script).read_text(encoding="utf-8")
         for old, new in changes:
-            assert text.count(old) == 1, old
+            if isinstance(old, tuple):  # all from one text to another
+                begin, end = map(text.index, old)
+                old = text[begin:end]
+            assert old in text, old
             text = text.replace(old, new)
         (tmp_path / name).write_text(text, encoding="utf-8")
         return lambda *command: lesson(*command, cwd=tmp_path)
@@ -37,13 +40,14 @@ def copy(lesson, tmp_path):
 
 
 def test_a_copy_under_a_new_name_needs_the_shelf_alone(copy, tmp_path):
-    run = copy(MNIST.script, "train_letters.py")
+    run = copy(MNIST.script, "train_letters.py", [('load("mnist"', 'load("letters"')])
     (tmp_path / "images").mkdir()
-    shutil.copy(REPO / "data" / "sample" / "mnist.npz", tmp_path / "images")
+    shutil.copy(REPO / "data" / "sample" / "mnist.npz", tmp_path / "images" / "letters.npz")
     keras.utils.save_img(tmp_path / "new.png", sample_test_set(MNIST)[0][0], scale=False)
-    done = run("train_letters.py")
-    assert done.returncode == 1
-    assert "--data-dir" in done.stderr and "Traceback" not in done.stderr
+    for option in ([], ["--sample"]):
+        done = run("train_letters.py", *option)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "letters.npz: there is no s" in done.stderr
     done = run("train_letters.py", "--data-dir", "images", "--epochs", "2")
     assert (done.returncode, done.stderr) == (0, "")
     (results,) = (tmp_path / "outputs" / "letters-cnn").glob("*/results.json")
@@ -109,33 +113,28 @@ def test_a_copy_serves_images_of_ones_own_also_odd_ones(copy, start, tmp_path):
 # A copy survives its changes. Each was tried in a copied lesson; three are here end to end, the
 # others at the level of functions, in the tests of datasets, devices, runs and the canvas.
 
-MODEL = """model = keras.Sequential(
-    [
-        keras.Input(shape=(28, 28, 1)),
-        keras.layers.Rescaling(1 / 255),  # 0..255 -> 0..1; a part of the model"""
+FINAL = """devices.distribute(args)  # several GPUs, where you ask for them (docs/scaling.md)
+model = keras.Sequential("""
 FUNCTIONAL = """inputs = keras.Input(shape=(28, 28, 1))
 inner = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(32, activation="relu")])
 model = keras.Model(inputs, keras.layers.Dense(10)(inner(keras.layers.Rescaling(1 / 255)(inputs))))
-unused = keras.Sequential(
-    [
-        keras.Input(shape=(28, 28, 1)),"""
-# Images of 24x24, in color, of eight classes of which the test set lacks one, after every other
-# epoch a validation, and one convolution.
+unused = keras.Sequential("""
+# Images of 24x24, in color, of eight classes of which the test set lacks one, and after every other
+# epoch a validation. What is under the hood is cut out: it explains gray images of 28x28.
 OWN = """class_names = list("abcdefgh")
 x_train, x_test = (np.repeat(x[:, 2:26, 2:26], 3, axis=3) for x in (x_train, x_test))
 x_train, y_train = x_train[y_train < 8], y_train[y_train < 8]
 x_test, y_test = x_test[y_test < 7], y_test[y_test < 7]
 datasets.check("""
+HOOD = "# %% [markdown]\n# ## Under the hood", "# %% [markdown]\n# ## Part 2"
 CHANGES = {
-    "functional and nested": [(MODEL, FUNCTIONAL)],
+    "functional and nested": [(FINAL, FUNCTIONAL)],
     "other images and classes": [
         ("class_names = [str(digit) for digit in range(10)]\n", ""),
         ("datasets.check(", OWN),
+        (HOOD, ""),
         ("keras.Input(shape=(28, 28, 1))", "keras.Input(shape=(24, 24, 3))"),
-        ('Conv2D(64, kernel_size=3, activation="relu")', "SpatialDropout2D(0.1)"),
-        ('Conv2D(128, kernel_size=3, activation="relu")', "GaussianNoise(0.1)"),
-        ("    verbose=run.verbose,", "    verbose=run.verbose,\n    validation_freq=2,"),
-        ("{y_test[0]}: ten of each", "{class_names[y_test[0]]}: ten of each"),
+        ("    shuffle=False,\n", "    shuffle=False,\n    validation_freq=2,\n"),
     ],
 }
 

@@ -100,7 +100,7 @@ def test_calibration_is_that_of_each_bin():
 
 def test_a_note_is_at_the_foot_of_every_plot(draw, monkeypatch):
     monkeypatch.setattr(plots, "_note", "")
-    plots.set_note("Drawings, not photographs")
+    plots.set_up(show=False, note="Drawings, not photographs")
     figure = draw(plots.grid, GRAY, NAMES, "Title")
     (note,) = (text for text in texts(figure) if "photographs" in text.get_text())
     top = note.get_window_extent(figure.canvas.get_renderer()).y1

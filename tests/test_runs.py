@@ -48,7 +48,12 @@ def begin(tmp_path):
 
     def begin(resume=None, script="train_cups.py"):
         args = SimpleNamespace(
-            resume=resume, output_dir=tmp_path, script=script, command="python", about=("", "")
+            resume=resume,
+            output_dir=tmp_path,
+            script=script,
+            command="python",
+            about=("", ""),
+            seed=0,
         )
         run = runs.Run(args, DEVICE, "mlp")
         begun.append(run)

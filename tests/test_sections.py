@@ -5,6 +5,7 @@ import ast
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import REPO
 
 SIDE, CELL = 48, 8
@@ -16,6 +17,36 @@ def function_of(script, name, **names):
     (own,) = (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name)
     exec(compile(ast.Module([own], []), script, "exec"), names)
     return names[name]
+
+
+def test_the_gradient_by_hand_is_that_of_tensorflow():
+    generator = np.random.default_rng(0)
+    weights = generator.normal(size=(20, 4))
+    x, labels = generator.random((50, 20)), generator.integers(0, 4, 50)
+    one_hot = np.eye(4)[labels]
+    softmax = function_of("train_mnist.py", "softmax", np=np)
+    by_hand = function_of("train_mnist.py", "loss_and_gradient", np=np, softmax=softmax)
+    loss, gradient = by_hand(weights, x, one_hot)
+    variable = tf.Variable(weights)
+    with tf.GradientTape() as tape:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, x @ variable)
+        expected = tf.reduce_mean(losses)
+    assert loss == pytest.approx(float(expected), abs=1e-5)
+    np.testing.assert_allclose(gradient, tape.gradient(expected, variable), atol=1e-5)
+    logits = 1000 * generator.normal(size=(5, 4))
+    np.testing.assert_allclose(softmax(logits), tf.nn.softmax(logits), atol=1e-6)
+
+
+def test_the_convolution_by_hand_is_that_of_keras():
+    generator = np.random.default_rng(0)
+    image = generator.random((28, 20)).astype("float32")
+    layer = keras.layers.Conv2D(3, kernel_size=3, dtype="float32", bias_initializer="normal")
+    expected = layer(image[np.newaxis, :, :, np.newaxis])[0]
+    filters, biases = layer.get_weights()
+    convolve = function_of("train_mnist.py", "convolve", np=np)
+    for i in range(3):
+        found = convolve(image, filters[:, :, 0, i], biases[i])
+        np.testing.assert_allclose(found, expected[:, :, i], atol=1e-4)
 
 
 @pytest.mark.parametrize("script", ["train_cifar10.py", "train_simpsons.py"])
