@@ -27,7 +27,8 @@ Expect a test accuracy of 99.54% on the whole of MNIST (99.51 to 99.59; seeds 0,
 # ### Set up
 #
 # Three calls: the command line, with this lesson's defaults; the device that we compute on; a
-# folder for the files of this run.
+# folder for the files of this run. (`mixed_bfloat16` in the output: the layers compute with 16 bits
+# a number, where that is faster.)
 
 # %%
 from common import options
@@ -80,8 +81,9 @@ plots.rows(run.folder / "examples.png", examples, title, class_names)
 # %% [markdown]
 # ### Prepare the input pipeline
 #
-# A tenth of the training images become the **validation set**, the mock exam: the model never
-# learns from them, and we make our choices by them. The test set is the exam, taken once.
+# A tenth of the training images of each digit (`stratify`) become the **validation set**, the mock
+# exam: the model never learns from them, and we make our choices by them. The test set is the exam,
+# taken once.
 #
 # A `tf.data` pipeline brings the images to the model. `cache` keeps them in memory. `shuffle` draws
 # them in a new random order each time. `batch` groups them: the model learns from one **batch** of
@@ -151,9 +153,9 @@ model.summary()
 # %% [markdown]
 # ### Compile the model
 #
-# The **loss** measures how wrong the predictions are; 0 would be perfect. (`from_logits` says that
-# the model outputs logits.) The **optimizer**, here Adam, changes the weights after each batch so
-# that the loss falls. The learning rate sets how far it goes. Accuracy is for us to read: it
+# The **loss** measures how far the predictions are off; 0 would be perfect. (`from_logits` says
+# that the model outputs logits.) The **optimizer**, here Adam, changes the weights after each batch
+# so that the loss falls. The learning rate sets how far it goes. Accuracy is for us to read: it
 # changes in jumps, so an optimizer cannot follow it.
 
 # %%
@@ -168,8 +170,9 @@ model.compile(
 # ### Train the model
 #
 # An **epoch** is one pass over the training images. After each, Keras prints loss and accuracy on
-# the training images and, as `val_loss` and `val_accuracy`, on the validation images. The callbacks
-# save these numbers and the model of the best epoch, and let Ctrl-C end the training.
+# the training images and, as `val_loss` and `val_accuracy`, on the validation images.
+# `run.callbacks` saves these numbers and the model of the best epoch, and lets Ctrl-C end the
+# training.
 
 # %%
 model.fit(
@@ -243,7 +246,7 @@ plots.predictions(run.folder / "first_mistakes.png", *validation_set, most_confi
 #
 # ### From logits to a loss
 #
-# We take a validation image with a confidence near 50%: the model is unsure of it. How do its ten
+# We take a validation image with a confidence near 50%. How do its ten
 # logits become probabilities? Softmax computes e to the power of each logit (e is about 2.718), and
 # divides by the sum of all ten. If the logit of a 3 is higher by 1 than that of an 8, the 3 is 2.7
 # times as probable.
@@ -558,7 +561,7 @@ model = keras.Sequential(
 # the same to the end, so the weights keep jumping about. A **learning-rate schedule** changes the
 # rate with every step. Ours warms up from 0 over the first fifth of the steps, because the first
 # gradients, of random weights, are a rough guide (Goyal and others, 2017). It reaches four times
-# Adam's usual rate, to get far. Then it decays to 0 along a cosine, and the weights settle
+# the first model's rate, to get far. Then it decays to 0 along a cosine, and the weights settle
 # (Loshchilov and Hutter, 2017).
 #
 # Before we train, the check that we now understand: an untrained loss near 2.303. (The accuracy is
@@ -644,8 +647,8 @@ plots.save(figure, run.folder / "comparison.png")
 #
 # **F1** combines the two (their harmonic mean), and **support** is the number of images. The macro
 # average is the mean over the digits. The **confusion matrix** counts each pair of true and
-# predicted digit; its diagonal holds the correct predictions. Which digit is most often taken for
-# which other?
+# predicted digit; its diagonal holds the correct predictions. Which digit is most often
+# misclassified as which other?
 
 # %%
 model = keras.saving.load_model(run.path("final", "best.keras"))
@@ -679,8 +682,8 @@ plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names,
 # %% [markdown]
 # ### Which digits can it not read?
 #
-# First, the correct predictions of which the model was least sure. Then the digits that it cannot
-# read: its most confident errors. Which of them would you have read?
+# First, the least confident correct predictions. Then the digits that the model cannot read: its
+# most confident errors. Which of them would you have read?
 
 # %%
 confidence = probabilities["test"].max(axis=1)
@@ -699,8 +702,8 @@ print(f"It reads {len(correct):,} of {len(y_test):,} digits. {most_common}.")
 # %% [markdown]
 # So how does it read digits? By filters that it has learned, of edges and of larger and larger
 # parts, and by dense layers that weigh them. And which can it not read? Those that look like
-# another digit, because a stroke is missing, or a loop is open or filled. On the ones above it is
-# confident, and wrong.
+# another digit, because a stroke is missing, or a loop is open or filled. Those above it
+# misclassifies with high confidence.
 #
 # ### Save the model, and load it again
 #

@@ -143,6 +143,8 @@ def test_the_page_of_the_run_asks_its_question_and_holds_its_plots(case, sample_
     docstring = ast.get_docstring(ast.parse((REPO / case.script).read_text(encoding="utf-8")))
     assert " ".join(docstring.split("\n\n")[1].split()) in text
     assert f"<strong>{results['test']['accuracy']:.2%}</strong>" in text
+    measured = any("calibration_error" in own["test"] for own in results["models"].values())
+    assert ("expected calibration error" in text) == measured
     assert page.count("<img ") == len([name for name in case.files if name.endswith(".png")])
     assert f"<pre>python {case.script}" in text
 
