@@ -40,6 +40,9 @@ def parse():
     parser.add_argument("--output", type=_new_file, metavar="FILE", help="where the sheet goes")
     about = "print a line of JSON per image, for programs; no sheet without --output"
     parser.add_argument("--json", action="store_true", help=about)
+    about = "below this probability of the likeliest class: none of the classes? (default: 0)"
+    kind = {"type": _probability, "metavar": "P"}
+    parser.add_argument("--min-confidence", default=0.0, help=about, **kind)
     return parser.parse_args()
 
 
@@ -52,6 +55,13 @@ def _new_file(text):
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {str(path.absolute().parent)!r}")
     return path
+
+
+def _probability(text):
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
 
 
 if __name__ == "__main__":
@@ -126,15 +136,19 @@ def main():
         for (file, _, inverted), row in zip(read, rows, strict=True):
             order = np.argsort(-row, kind="stable")
             likeliest = [(class_names[i], float(row[i])) for i in order]
+            unsure = likeliest[0][1] < args.min_confidence
             if args.json:
                 first, probability = likeliest[0]
                 line = {"image": str(file), "class": first, "probability": probability}
                 line |= {"probabilities": dict(likeliest), "inverted": inverted}
+                line |= {"below_min_confidence": unsure} if args.min_confidence else {}
                 print(json.dumps(line))
             else:
                 how = " (dark on light: inverted)" if inverted else ""
-                print(f"{file}: {', '.join(f'{name} {p:.1%}' for name, p in likeliest[:3])}{how}")
-            lines = [f"{_short(name)} {plots.percent(p)}" for name, p in likeliest[:3]]
+                names = ", ".join(f"{name} {p:.1%}" for name, p in likeliest[:3])
+                print(f"{file}: {'none of the classes? ' if unsure else ''}{names}{how}")
+            lines = ["none of the classes?"] if unsure else []
+            lines += [f"{_short(name)} {plots.percent(p)}" for name, p in likeliest[:3]]
             captions.append("\n".join([_short(file.name), *lines]))
         sheet += inputs[: ON_SHEET - len(sheet)]
     if sheet and (args.output or not args.json):

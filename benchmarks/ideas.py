@@ -30,7 +30,9 @@ WITHOUT_DROPOUT = [("        keras.layers.Dropout(0.3),\n", "")]
 WITHOUT_WEIGHT_DECAY = [("weight_decay=0.1", "weight_decay=0.0")]
 WITHOUT_THESE_THREE = [*WITHOUT_AUGMENTATION, *WITHOUT_DROPOUT, *WITHOUT_WEIGHT_DECAY]
 WITH_A_RANDOM_SPLIT = [("args.seed, args.near_duplicates)", "args.seed, None)")]
-LAST_LAYER = "keras.layers.Dense(len(class_names), dtype"  # of the Simpsons' plain model
+LAST_LAYER = (
+    'keras.layers.Dense(len(class_names), dtype="float32"),  # logits'  # of the plain model
+)
 # Of MNIST's final model: without one of its four ideas, it is the first model with three.
 PLAIN_DATA = ("    augmented_data,\n", "    training_data,\n")
 NO_DROPOUT = [
@@ -62,7 +64,8 @@ class Lesson(NamedTuple):
 
 def only(model):
     """One epoch for all models but this, in lessons with a function `train(name, …)`."""
-    return (("epochs=args.epochs,", f'epochs=args.epochs if name == "{model}" else 1,'),)
+    own = "            epochs=args.epochs,\n"
+    return ((own, own.replace(",", f' if name == "{model}" else 1,')),)
 
 
 FIRST = '    epochs=args.epochs,\n    callbacks=run.callbacks("first")'
@@ -136,7 +139,7 @@ LESSONS = {
             "without-dropout": WITHOUT_DROPOUT,
             "without-weight-decay": WITHOUT_WEIGHT_DECAY,
             "without-these-three": WITHOUT_THESE_THREE,
-            "without-class-weights": [("class_weight=class_weight", "class_weight=None")],
+            "without-class-weights": [("            class_weight=class_weight,\n", "")],
             "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
             "without-zero-logits": [(', kernel_initializer="zeros"', "")],
             "with-a-random-split": WITH_A_RANDOM_SPLIT,

@@ -38,7 +38,7 @@ def main():
         with tempfile.TemporaryDirectory() as place:
             place = Path(place).resolve()
             swapped = link_images(args, place, seed)
-            listed = train([*command, "--images", place, "--seed", seed])
+            listed = train([*command, "--model", "cnn", "--images", place, "--seed", seed])
         places = sorted(listed.index(str(path)) + 1 for path in swapped)
         found = sum(place <= FIRST for place in places)
         record["runs"][str(seed)] = {"found": found, "places": places, "listed": len(listed)}

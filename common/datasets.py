@@ -6,6 +6,7 @@ import runpy
 import socket
 import threading
 import urllib.request
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,6 +204,41 @@ def _from_keras(name, path):
         "Using the small sample: the figures below are those of a small sample.\n"
     )
     return None
+
+
+def pretrained(application, **options):
+    """Build one of `keras.applications` with its weights of ImageNet, which Keras downloads.
+
+    Args:
+        application: Such as `keras.applications.MobileNetV2`.
+        options: Its other arguments.
+
+    Returns:
+        The model; None, with a notice, if its weights can be neither found nor downloaded.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    models = _keras_home() / "models"
+    former = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        if not any(models.glob("*.h5")):
+            _await_answer(f"{_KERAS}mnist.npz")  # the weights are on the same machines
+        with warnings.catch_warnings():  # for a side of its own, it takes those of 224 pixels
+            warnings.filterwarnings("ignore", message="`input_shape` is undefined")
+            return application(weights="imagenet", **options)
+    except Exception as error:  # Keras raises nothing more special
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
+        print(
+            f"\nNotice: the weights of {application.__name__} could not be loaded ({error}).\n"
+            f"Keras keeps them in {models}: a damaged file there has to be deleted.\n"
+            "Without them, training begins from scratch.\n"
+        )
+        return None
+    finally:
+        socket.setdefaulttimeout(former)
 
 
 def _await_answer(url):

@@ -29,13 +29,15 @@ class Mistake(SystemExit):
         super().__init__(f"{who}error: {message}")
 
 
-def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
+def parse(description, *, epochs, batch_size, learning_rate, image_size=None, default_model=None):
     """Read and check the options of a lesson; end the program at a wrong one, with the status 2.
 
     Args:
         description: The lesson's docstring; its title and first paragraph head `--help`.
         epochs, batch_size, learning_rate: The lesson's defaults. Where it teaches several
             models, dicts with a default for each; the first model is the default one.
+        default_model: In words, which model is the default, where that depends on the data. The
+            lesson says it with `choose`, as soon as it knows.
         image_size: Where it reads folders of images: the side that they get, in pixels.
 
     Returns:
@@ -48,7 +50,11 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     defaults = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
     models = next((list(value) for value in defaults.values() if isinstance(value, dict)), None)
     if models:
-        parser.option("--model", "the model that is trained", models[0], choices=models)
+        about = "the model that is trained"
+        if default_model:
+            parser.add_argument("--model", choices=models, help=f"{about} ({default_model})")
+        else:
+            parser.option("--model", about, models[0], choices=models)
     whole = _whole()
     parser.option("--epochs", "passes over the training images", epochs, type=whole, metavar="N")
     parser.option("--batch-size", "images per step", batch_size, type=whole, metavar="N")
@@ -93,7 +99,9 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     args = parser.parse_args([] if in_cell else sys.argv[1:])
     for option, value in defaults.items():
         if getattr(args, option) is None:
-            setattr(args, option, value[args.model])
+            setattr(args, option, value)
+    if models and args.model:
+        choose(args, args.model)
     own = [name for name in ("sample", "images", "download") if getattr(args, name, None)]
     if len(own) > 1:
         parser.error(f"argument --{own[1]}: not with --{own[0]}")
@@ -108,6 +116,14 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None):
     args.command = "in a notebook" if in_cell else shlex.join(["python", *sys.argv])
     args.about = ("", "") if in_cell else _about(description, parser.prog)
     return args
+
+
+def choose(args, model):
+    """Choose a model, and with it the defaults of the options that were not given."""
+    args.model = model
+    for option, value in vars(args).items():
+        if isinstance(value, dict):
+            setattr(args, option, value[model])
 
 
 def _about(description, script):

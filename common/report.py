@@ -1,4 +1,4 @@
-"""The figures and plots of a run -> one page, read in a browser without a network."""
+"""Figures in words; figures and plots of a run -> one page, read without a network."""
 
 import base64
 import json
@@ -6,6 +6,36 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from scipy.stats import binomtest
+
+PARTS = "train", "validation", "test"
+ENOUGH = 500  # images, from which on an accuracy stands without its interval
+
+
+def interval(accuracy, count):
+    """The 95% interval of an accuracy that was measured on `count` images (Wilson, 1927).
+
+    Args:
+        accuracy: 0 to 1.
+        count: One or more. The images are taken as independent of each other.
+
+    Returns:
+        Its lower and its upper end, 0 to 1.
+    """
+    return tuple(binomtest(round(accuracy * count), count).proportion_ci(method="wilson"))
+
+
+def accuracy(share, count):
+    """An accuracy in words; of few images with their number and its 95% interval.
+
+    Args:
+        share: 0 to 1.
+        count: Of the images that it was measured on.
+    """
+    if count >= ENOUGH:
+        return f"{share:.2%}"
+    low, high = interval(share, count)
+    return f"{share:.1%} ({count} images; 95% interval: {low:.0%} to {high:.0%})"
 
 
 def write(folder, record, *, about, command, note="", network=None):
@@ -26,6 +56,13 @@ def write(folder, record, *, about, command, note="", network=None):
             plots[path.stem] = base64.b64encode(path.read_bytes()).decode("ascii")
     models = record["models"]
     networks = [(name, models[name]) for name in dict.fromkeys([*models][:1] + [*models][-1:])]
+    data = record["data"]
+    ends = [interval(own["test"]["accuracy"], data["test"]) for _, own in networks]
+    shared = {
+        "networks": networks,
+        "overlap": max(low for low, _ in ends) <= min(high for _, high in ends),
+        "more": [p for p in data if p not in PARTS and any(p in own for _, own in networks)],
+    }
     here = Path(__file__).parent
     script = (here / "draw.js").read_text(encoding="utf-8") if network else ""
     loader = jinja2.FileSystemLoader(here)
@@ -33,9 +70,10 @@ def write(folder, record, *, about, command, note="", network=None):
     title, question = about
     title = title or f"{record['lesson']}, {record['model']}"
     texts = {"title": title, "question": question, "command": command, "note": note}
+    environment.filters["accuracy"] = accuracy
     template = environment.get_template("report.html")
     drawing = {"network": network, "script_of_canvas": script}
-    page = template.render(record, **texts, **drawing, networks=networks, plots=plots)
+    page = template.render(record, **texts, **drawing, **shared, plots=plots)
     (folder / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -29,7 +29,6 @@ except ImportError:  # Windows
     fcntl = None
 
 FINISHED = "results.json"  # it is there only if the run got to its end
-_PARTS = "train", "validation", "test"
 
 
 class Run:
@@ -206,8 +205,8 @@ class Run:
             scores: For each of these names a dict of `train`, `validation`, `test` and perhaps
                 further parts; of each a dict of `loss` (mean cross-entropy in nats), `accuracy`
                 and, where they were computed, `macro_f1` and `calibration_error` (0 to 1).
-            labels: A dict of `train`, `validation` and `test`: their true classes, integers,
-                shape (count,) each.
+            labels: A dict of `train`, `validation`, `test` and perhaps further parts: their true
+                classes, integers, shape (count,) each.
             probabilities: Those that the final model predicts for the test set, floats, shape
                 (count, classes).
             files: The test images' files, for `mistakes.csv`; None: it has their indices.
@@ -217,7 +216,7 @@ class Run:
         predicted = probabilities.argmax(axis=1)
         macro, per_class = _per_class(labels["test"], predicted, class_names)
         final["test"]["macro_f1"] = macro
-        counts = {part: len(labels[part]) for part in _PARTS}
+        counts = {part: len(own) for part, own in labels.items()}
         kept = {k: v for k, v in vars(self.args).items() if k not in _NOT_OPTIONS}
         data = {"source": source.kind, "path": str(source.path)} | counts
         record = {
@@ -226,7 +225,8 @@ class Run:
             "finished": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
             "options": {k: str(v) if isinstance(v, Path) else v for k, v in kept.items()},
             "versions": devices.versions(),
-            "device": {k: getattr(self.device, k) for k in ("kind", "name", "count", "precision")},
+            "device": {k: getattr(self.device, k) for k in ("kind", "name", "count")}
+            | {"precision": keras.config.dtype_policy().name},
             "data": data | {"classes": list(class_names)},
             **final,
             "per_class": per_class,
@@ -239,6 +239,8 @@ class Run:
         write_json(self.folder / FINISHED, record)
         network = report.network(list(models.values())[-1]) if preparation == "digit" else None
         self._page = {"record": record, "note": source.note, "network": network}
+        if files is None and counts["test"] < report.ENOUGH:
+            print(f"Test accuracy: {report.accuracy(final['test']['accuracy'], counts['test'])}")
         self.write_page()
         for path in self.folder.glob("*/backup"):
             shutil.rmtree(path, ignore_errors=True)

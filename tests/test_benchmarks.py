@@ -2,15 +2,19 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import REPO
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import beside_the_tutorials
 import changes
+import few_images
 import gpu
 import ideas
+import none_of_the_classes
 import shared
 
 from common import options
@@ -221,6 +225,55 @@ def test_prose_does_not_make_figures_older():
     code = changes.digest(MNIST)
     assert changes.digest(MNIST.replace("\n# ", "\n# Once more: ")) == code
     assert changes.digest(MNIST + "print()\n") != code
+
+
+# Few images
+
+
+@pytest.mark.slow
+def test_few_images_are_trained_on_and_all_others_tested(lesson, tmp_path):
+    output = tmp_path / "figures.json"
+    command = ["--sample", "--model", "cnn", "--counts", 9, "--test", "all", "--epochs", 1]
+    done = lesson("benchmarks/few_images.py", *command, "--output", output)
+    assert (done.returncode, done.stderr) == (0, "")
+    (run,) = read(output)["runs"].values()
+    assert sum(run["data"][part] for part in ("train", "validation", "test")) == 9 * 5
+    assert 400 < run["data"]["published test"] <= 594 - 45
+    regularized = run["models"]["regularized"]["published test"]
+    assert regularized["accuracy"] == pytest.approx(run["saved"]["accuracy"], abs=0.01)
+    assert few_images.table(read(output)["runs"])[-1] in done.stdout
+
+
+def test_those_of_a_class_are_drawn_with_their_near_duplicates_and_none_is_tested():
+    names, labels = ["a", "b"], np.repeat([0, 1], 50)
+    groups = np.arange(100) // 5
+    images = SimpleNamespace(class_names=names, labels=labels)
+    training, test = few_images.choose(images, groups, 10, 0, None)
+    assert np.bincount(labels[training]).tolist() == [10, 10]
+    assert not set(groups[training]) & set(groups[test])
+    assert len(test) == 80
+    training, test = few_images.choose(images, groups, 10, 0, 20)
+    assert test.tolist() == [*range(30, 50), *range(80, 100)]
+    assert not set(training) & set(test)
+    again, _ = few_images.choose(images, groups, 10, 1, 20)
+    assert sorted(again) != sorted(training)
+
+
+def test_the_figures_of_few_images_are_those_that_are_stored():
+    runs = read(STORED / "few-images.json")["runs"]
+    page = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    readme = (REPO / "README.md").read_text(encoding="utf-8").splitlines()
+    of_readme = {"signs": "hands | 600 others", "five": "Simpsons | all others"}
+    for line in few_images.table(runs)[2:]:
+        assert line in page
+        images, _, regularized, _, _, saved = line.strip("| ").split(" | ")
+        data, count = images.removesuffix(" of each class").split(", ")
+        assert f"| {count} {of_readme[data]} | {regularized} | {saved} |" in readme
+    intervals = read(STORED / "intervals.json")
+    assert f"{intervals['covered']} of {len(intervals['runs'])} intervals" in " ".join(page)
+    rows = none_of_the_classes.table(read(STORED / "none-of-the-classes.json")["runs"])
+    for line in rows:
+        assert line in page
 
 
 # Swapped labels

@@ -98,13 +98,22 @@ def test_a_copy_serves_images_of_ones_own_also_odd_ones(copy, start, tmp_path):
     output += more
     assert (process.returncode, errors) == (0, "")
     assert "cannot be read (3)" in output
+    # About 30 images of each class: it would begin with a pretrained model.
+    assert "Notice: the weights of MobileNetV2" in output
+    assert "about 30 of each class: we begin with random weights" in output
+    assert "95% interval" in output
     assert "simpson" not in output.lower()
     (folder,) = (tmp_path / "outputs" / "cups-cnn").iterdir()
     files = {path.name for path in folder.iterdir()}
-    assert files == SIMPSONS.files - {"activation_maps.png"}
+    assert files == SIMPSONS.files - {"activation_maps.png", "groups.png"}
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert results["data"]["classes"] == [name.strip() for name in names]
     assert sum(results["data"][part] for part in ("train", "validation", "test")) == 60
+    # So few validation images choose no epoch: the saved model is that of the last one.
+    saved = keras.saving.load_model(folder / "model.keras").get_weights()
+    last = keras.saving.load_model(folder / "regularized" / "trained.keras").get_weights()
+    for one, other in zip(saved, last, strict=True):
+        np.testing.assert_array_equal(one, other)
     done = run("predict.py", "--json", "new.jpg")
     assert (done.returncode, done.stdout.count("\n")) == (0, 1)
     assert json.loads(done.stdout)["image"] == "new.jpg"

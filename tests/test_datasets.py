@@ -4,11 +4,13 @@ import gzip
 import hashlib
 import http.server
 import io
+import shutil
 import socket
 import threading
 import time
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 from conftest import REPO
@@ -74,6 +76,23 @@ def test_without_network_the_sample_is_used_and_the_notice_says_what_to_do(
     again, _, _ = datasets.load(name, tmp_path, sample=True)
     np.testing.assert_array_equal(again[0], x_train)
     assert "Notice" not in capsys.readouterr().out
+
+
+def test_without_its_weights_there_is_no_pretrained_model(no_cache, capsys):
+    models = datasets._keras_home() / "models"
+    shutil.rmtree(models, ignore_errors=True)
+    options = {"input_shape": (96, 96, 3), "include_top": False}
+    assert datasets.pretrained(keras.applications.MobileNetV2, **options) is None
+    told = capsys.readouterr().out
+    assert "Notice: the weights of MobileNetV2 could not be loaded" in told
+    models.mkdir()
+    stem = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_96_no_top.h5"
+    (models / stem).write_bytes(b"cut off")
+    try:
+        assert datasets.pretrained(keras.applications.MobileNetV2, **options) is None
+        assert str(models) in capsys.readouterr().out
+    finally:
+        shutil.rmtree(models)
 
 
 def idx(array):

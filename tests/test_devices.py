@@ -126,7 +126,12 @@ def nested():
     return keras.Model(inputs, keras.layers.Dense(3)(sequential()(inputs)))
 
 
-@pytest.mark.parametrize("build", [sequential, nested])
+def pretrained():
+    base = keras.applications.MobileNetV2(input_shape=(32, 32, 3), include_top=False, weights=None)
+    return keras.Sequential([keras.Input((32, 32, 3)), base, keras.layers.Flatten()])
+
+
+@pytest.mark.parametrize("build", [sequential, nested, pretrained])
 def test_a_copy_in_float32_has_the_same_weights(build):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

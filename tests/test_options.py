@@ -15,11 +15,12 @@ HEAVY = {"numpy", "tensorflow", "keras", "matplotlib", "sklearn", "requests"}
 def parse(monkeypatch, tmp_path):
     """Parse a command line as a lesson does that reads folders of images and has two models."""
 
-    def parse(*arguments, script="train_mnist.py", about=None):
+    def parse(*arguments, script="train_mnist.py", about=None, default=None):
         monkeypatch.chdir(REPO)
         monkeypatch.setattr("sys.argv", [script, "--output-dir", str(tmp_path), *arguments])
         rates = {"mlp": 0.1, "cnn": 0.2}
-        return options.parse(about, epochs=3, batch_size=20, learning_rate=rates, image_size=96)
+        numbers = {"epochs": 3, "batch_size": 20, "learning_rate": rates, "image_size": 96}
+        return options.parse(about, **numbers, default_model=default)
 
     return parse
 
@@ -86,6 +87,21 @@ def test_a_default_is_that_of_the_chosen_model(parse):
     assert (args.epochs, args.learning_rate) == (3, 0.2)
     assert parse().learning_rate == 0.1
     assert parse("--model", "cnn", "--learning-rate", "7").learning_rate == 7
+
+
+def test_a_lesson_may_choose_the_model_when_it_knows_the_data(parse, capsys):
+    args = parse(default="default: as many as there are")
+    assert args.model is None
+    options.choose(args, "cnn")
+    assert (args.model, args.learning_rate) == ("cnn", 0.2)
+    args = parse("--learning-rate", "7", default="default: as many as there are")
+    options.choose(args, "cnn")
+    assert args.learning_rate == 7
+    args = parse("--model", "mlp", default="default: as many as there are")
+    assert (args.model, args.learning_rate) == ("mlp", 0.1)
+    with pytest.raises(SystemExit):
+        parse("--help", default="default: as many as there are")
+    assert "as many as there are" in " ".join(capsys.readouterr().out.split())
 
 
 def test_folders_are_absolute_also_a_users_own(parse, monkeypatch, tmp_path):

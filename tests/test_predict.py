@@ -209,6 +209,22 @@ def test_three_classes_are_printed_or_json_and_a_sheet_is_written(ask, run, phot
     assert list(run.glob("*.png")) == [sheet]
 
 
+def test_below_a_confidence_it_asks_whether_it_is_none_of_the_classes(ask, run, photos, digits):
+    rows = keras.saving.load_model(run / "model.keras").predict(digits[:4], verbose=0)
+    limit = np.sort(rows.max(axis=1))[2].item()  # two of the four are below it
+    _, printed, _ = ask("--min-confidence", limit, photos)
+    assert printed.count("none of the classes?") == 2
+    for name, row in zip(PHOTOS, rows, strict=True):
+        best = f"{NAMES[row.argmax()]} {row.max():.1%}"
+        unsure = "none of the classes? " if row.max() < limit else ""
+        assert f"{photos / name}: {unsure}{best}" in printed
+    _, printed, _ = ask("--json", "--min-confidence", limit, photos)
+    below = [json.loads(line)["below_min_confidence"] for line in printed.splitlines()]
+    assert below == (rows.max(axis=1) < limit).tolist()
+    with pytest.raises(SystemExit):
+        ask("--min-confidence", 1.5, photos)
+
+
 def test_what_cannot_be_read_is_named_and_skipped(ask, run, photos):
     (photos / "page.jpg").write_text("<html>")
     (photos / "empty.png").touch()

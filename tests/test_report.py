@@ -30,6 +30,7 @@ def record():
     record = json.loads((RUN / "results.json").read_text(encoding="utf-8"))
     record["per_class"]["<script>alert('Größe')</script>"] = record["per_class"]["bart_simpson"]
     final = model(0.99, 0.98, 0.971, **{"published test": 0.96})
+    record["data"]["published test"] = 1000
     return record | final | {"models": {"plain": model(0.9, 0.75, 0.7), "mo<del": final}}
 
 
@@ -72,6 +73,23 @@ def test_the_page_has_the_question_the_figures_and_the_command_and_escapes_them(
     assert figures["accuracy, published test"] == ["", "96.00%"]
     assert "near-duplicates among" in page  # what to think of the published test set
     assert "Each model" not in page
+
+
+def test_few_images_come_with_their_interval(record, write):
+    """Wilson's, as R's `prop.test(7, 8, correct = FALSE)` and others give it."""
+    assert report.interval(7 / 8, 8) == pytest.approx((0.5291, 0.9776), abs=1e-4)
+    assert report.accuracy(7 / 8, 8) == "87.5% (8 images; 95% interval: 53% to 98%)"
+    assert report.accuracy(0.97561, 615) == "97.56%"
+    assert "overlap" not in write(record)
+    record["data"] |= {"test": 8, "published test": 50}
+    record["models"]["plain"]["test"]["accuracy"] = 5 / 8
+    record["test"]["accuracy"] = 7 / 8
+    page = write(record)
+    assert f"<strong>{report.accuracy(7 / 8, 8)}</strong>" in page
+    assert "intervals of the two models below overlap" in page
+    figures = table(page, "Figures")
+    assert figures["test accuracy"] == [report.accuracy(share, 8) for share in (5 / 8, 7 / 8)]
+    assert figures["accuracy, published test"] == ["", report.accuracy(0.96, 50)]
 
 
 def test_the_page_has_its_plots_inside_and_asks_for_nothing(page, tmp_path):
