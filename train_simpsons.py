@@ -119,7 +119,8 @@ if base is None:
     keras.config.set_dtype_policy(device.precision)
 options.choose(args, "pretrained" if base else "cnn")
 use_all = base is not None and len(images.labels) <= 300  # for a surer figure, a better model
-begin, other = "a pretrained model", "--model cnn: with random weights"
+precision = keras.config.dtype_policy().name
+begin, other = f"a pretrained model, in {precision}", "--model cnn: with random weights"
 if not base:
     begin, other = "random weights", "--model pretrained: with a pretrained model"
 print(f"{len(images.labels):,} images, about {per_class:.0f} of each class: we begin with {begin}")
@@ -265,6 +266,9 @@ def pipeline(images, augmented=False):
 
 plain_data = pipeline(cached["train"])
 training_data = pipeline(cached["train"], augmented=True)
+seen = len(training_data) * args.batch_size / len(labels["train"])
+if seen > 2:
+    print(f"An epoch has {len(training_data)} steps: it sees each training image {seen:.0f} times")
 evaluation_data = {part: cached[part].batch(args.batch_size).prefetch(4) for part in parts}
 
 x_train = folders.ImageArray(cached["train"])  # indexed like an array; reads from the cache
@@ -535,6 +539,7 @@ if args.model == "pretrained":
     model.summary()
     optimizer = keras.optimizers.Adam(10 * args.learning_rate)
     model.compile(loss=loss, optimizer=optimizer, metrics=["accuracy"], steps_per_execution=20)
+    print("\nFrozen: only the new last layer learns")
     histories["frozen"] = train("frozen", model, pipeline(cached["train"], augmented=True))
 
 
@@ -552,6 +557,7 @@ def unfreeze(data):
 
 
 if args.model == "pretrained":
+    print("\nFine-tuning: all layers learn")
     histories["fine-tuned"] = train("fine-tuned", unfreeze(training_data), training_data)
 
 # %% [markdown]
@@ -624,7 +630,8 @@ def evaluate(name):
         text = f"{accuracy:.2%}" if part == "train" else report.accuracy(accuracy, len(y))
         print(f"{part}: accuracy {text}, macro F1 {macro_f1:.3f}, loss {loss:.3f}")
         scores[part] = {"accuracy": accuracy, "macro_f1": macro_f1, "loss": loss}
-    print(f"gap: {100 * (scores['train']['accuracy'] - scores['test']['accuracy']):.1f} points")
+    gap = 100 * (scores["train"]["accuracy"] - scores["test"]["accuracy"])
+    print(f"gap between training and test: {gap:.1f} points")
     return classifier, scores, probabilities
 
 
@@ -696,8 +703,9 @@ errors = np.flatnonzero(predicted != y_test)
 least_confident = correct[np.argsort(confidence[correct])][:20]
 most_confident = errors[np.argsort(-confidence[errors])][:20]  # minus: the highest first
 test_set = (folders.ImageArray(cached["test"]), y_test, probabilities["test"], class_names)
-highest = confidence[least_confident].max(initial=0)
-title = f"Correct, with a confidence of at most {highest:.0%}{only}"
+drawn = confidence[least_confident]
+lowest, highest = drawn.min(initial=1), drawn.max(initial=0)
+title = f"Correct, the least confident: {lowest:.0%} to {highest:.0%}{only}"
 plots.predictions(run.folder / "predictions.png", *test_set, least_confident, title)
 text = report.accuracy(scores["test"]["accuracy"], len(y_test))
 title = f"{len(errors):,} of {len(y_test):,} misclassified; accuracy {text}"
@@ -714,11 +722,12 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # what a limit costs here: test images that are below it, although they are of a class.
 
 # %%
-for limit in (0.5, 0.9, 0.99):
-    below = confidence < limit
-    wrong = (predicted != y_test)[below].sum()
-    of_all = f"{below.sum()} of {len(y_test)} test images"
-    print(f"Confidence below {limit:.0%}: {of_all}, {wrong} of these misclassified")
+if len(y_test) >= 30:  # of fewer, it would say nothing
+    for limit in (0.5, 0.9, 0.99):
+        below = confidence < limit
+        wrong = (predicted != y_test)[below].sum()
+        of_all = f"{below.sum()} of {len(y_test)} test images"
+        print(f"Confidence below {limit:.0%}: {of_all}, {wrong} of these misclassified")
 
 # %% [markdown]
 # ## Train on all images
@@ -735,7 +744,7 @@ if use_all:
     all_images = cached["train"].concatenate(cached["validation"]).concatenate(cached["test"])
     data = pipeline(all_images, augmented=True)
     model = unfreeze(data)
-    print(f"Fine-tuning once more, on all {len(images.labels)} images")
+    print(f"\nFine-tuning once more, on all {len(images.labels)} images")
     model.fit(
         data,
         epochs=args.epochs,
@@ -762,7 +771,7 @@ loaded = keras.saving.load_model(run.folder / "model.keras")
 image = np.array(keras.utils.load_img(parts["test"].files[0]))  # (height, width, 3)
 own = loaded.predict(image[np.newaxis], verbose=0)[0]  # a batch of one image
 prediction = f"{class_names[own.argmax()]} ({own.max():.1%})"
-print(f"{parts['test'].paths[0]}: predicted {prediction}")
+print(f"model.keras, loaded again: {parts['test'].paths[0]} predicted {prediction}")
 
 # %% [markdown]
 # ## The answer to the question
@@ -789,7 +798,8 @@ if low <= first_high and first_low <= high:
 print(f"{most_common}.")
 if use_all:
     print(f"{cross_validated} The fine-tuned model is probably better.")
-    print("model.keras was fine-tuned on all images: expect about that of it, or more.")
+    print("model.keras was fine-tuned on all images. Of all figures here, the cross-validated one")
+    print("is the surest: expect about that accuracy, or more.")
 if source.kind == "folder":
     print("\nWhat next? Look at mistakes.png and at the first files of doubtful.csv: are the")
     print("labels correct? More images, above all of the classes that are confused, make the model")
