@@ -109,7 +109,8 @@ def test_saved(path, images):
 
     import predict
 
-    model = keras.saving.load_model(path)
+    with devices.quiet():  # TensorFlow, which starts
+        model = keras.saving.load_model(path)
     shape = model.input_shape[1:]
     x = np.stack([predict.prepare(file, shape, "folder")[0] for file in images.paths])
     predicted = model.predict(x, verbose=0).argmax(axis=1)

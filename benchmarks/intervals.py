@@ -57,17 +57,19 @@ def main():
 
 def features(images):
     """What the frozen MobileNetV2 computes of each image: floats, shape (count, 1280)."""
-    with devices.quiet():
-        import keras
-    layers = [
-        keras.Input((SIDE, SIDE, 3)),
-        keras.layers.Rescaling(1 / 127.5, offset=-1),
-        keras.applications.MobileNetV2(
-            input_shape=(SIDE, SIDE, 3), include_top=False, weights="imagenet", pooling="avg"
-        ),
-    ]
     squares = np.stack([np.asarray(Image.open(file)) for file in images.files])
-    return keras.Sequential(layers).predict(squares, verbose=0)
+    with devices.quiet():  # TensorFlow, which starts
+        import keras
+
+        shape = (SIDE, SIDE, 3)
+        layers = [
+            keras.Input(shape),
+            keras.layers.Rescaling(1 / 127.5, offset=-1),
+            keras.applications.MobileNetV2(
+                input_shape=shape, include_top=False, weights="imagenet", pooling="avg"
+            ),
+        ]
+        return keras.Sequential(layers).predict(squares, verbose=0)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def ask(args, images, training, test, unknown, seed):
         command += ["--output-dir", place / "outputs", *shared.passed_on(args, "epochs")]
         shared.run(command)
         (path,) = place.glob("outputs/*/*/model.keras")
-        model = keras.saving.load_model(path)
+        with devices.quiet():  # TensorFlow, which starts
+            model = keras.saving.load_model(path)
         names = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
     assert len(names["data"]["classes"]) == len(images.class_names) - LEFT_OUT
     x = np.stack([keras.utils.load_img(file) for file in images.files[test]])
