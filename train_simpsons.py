@@ -725,9 +725,9 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 if len(y_test) >= 30:  # of fewer, it would say nothing
     for limit in (0.5, 0.9, 0.99):
         below = confidence < limit
-        wrong = (predicted != y_test)[below].sum()
+        missed = (predicted != y_test)[below].sum()
         of_all = f"{below.sum()} of {len(y_test)} test images"
-        print(f"Confidence below {limit:.0%}: {of_all}, {wrong} of these misclassified")
+        print(f"Confidence below {limit:.0%}: {of_all}, {missed} of these misclassified")
 
 # %% [markdown]
 # ## Train on all images
