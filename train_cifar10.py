@@ -511,34 +511,6 @@ title = f"{len(errors):,} of {len(x_test):,} misclassified; the most confident f
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 
 # %% [markdown]
-# ## How far to trust a probability
-#
-# A model is **calibrated** if its confidence matches its accuracy: of all predictions with a
-# confidence of about 80%, about 80% are correct. `plots.calibration` puts the predictions into ten
-# bins by their confidence: 0 to 10%, 10 to 20%, and so on. The **reliability diagram** has a point
-# for each bin that is not empty: x is its mean confidence, y its accuracy. On the diagonal line,
-# the two are equal. Below it, the model is **overconfident**; above it, **underconfident**. Hollow
-# points stand for fewer than 30 images, whose accuracy says little. If the mean confidence of all
-# predictions is above the accuracy, the model is overconfident on the whole; if it is below,
-# underconfident.
-#
-# For each bin, take the distance between accuracy and mean confidence. The **expected calibration
-# error** (Naeini and others, 2015; Guo and others, 2017) is the mean of these distances, weighted
-# by the number of images in the bin. An error of 0.03, for example, is a distance of 3 points.
-#
-# Two things act against each other here. With label smoothing, the loss is lowest at a probability
-# of 91% for the true class, which makes a model less confident. Overfitting makes it more
-# confident. Which of the two is stronger in this model?
-
-# %%
-confidences, accuracies, counts = plots.calibration(y_test, probabilities["test"])
-scores["test"]["calibration_error"] = np.average(np.abs(accuracies - confidences), weights=counts)
-title = f"Mean confidence {confidence.mean():.2%}, accuracy {scores['test']['accuracy']:.2%}"
-print(f"{title}; expected calibration error {scores['test']['calibration_error']:.3f}")
-curves = {"the model": (confidences, accuracies, counts)}
-plots.reliability(run.folder / "reliability.png", curves, title)
-
-# %% [markdown]
 # ## Save the model, and load it again
 #
 # One file holds the layers and their weights, from rescaling to softmax. Loaded, the model takes

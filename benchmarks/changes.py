@@ -1,11 +1,12 @@
 """Change a few lines in copies of a lesson, train them, and write a page: what one sees of it.
 
     python benchmarks/changes.py mistakes             # about ten minutes on two CPU cores
-    python benchmarks/changes.py exercises            # about ten minutes, too
+    python benchmarks/changes.py exercises-mnist      # about ten minutes, too
+    python benchmarks/changes.py exercises-fashion    # EXERCISE minutes
     python benchmarks/changes.py mistakes --sample --epochs 2 --output-dir DIR    # does it work?
 
-`mistakes.toml` and `exercises.toml`, beside this file, have the changes and the texts. All else is
-the lesson's own code; a training that is not looked at gets one epoch. The page says what was
+A TOML file of this name, beside this one, has the changes and the texts. All else is the lesson's
+own code; a training that is not looked at gets one epoch. The page says what was
 changed, and draws the curves beside those of the lesson. It is in `docs/`, or in `--output-dir`,
 with its plots in a folder of its name beside it. What is in `figures.json` there is not trained
 again.
@@ -26,6 +27,7 @@ from common import options, plots
 
 HERE = Path(__file__).parent
 NO_NUMBER = "not a number"  # as the lesson says of its loss, where it ends
+PAGES = "mistakes", "exercises-mnist", "exercises-fashion"
 CURVES = ("loss", "val_loss", "accuracy", "val_accuracy")
 OLDER = "\nThe figures and plots are of an older version of the lesson; the changes fit today's.\n"
 
@@ -87,7 +89,7 @@ class Page:
 
 def main():
     parser = shared.parser(__doc__)
-    parser.add_argument("page", choices=["mistakes", "exercises"])
+    parser.add_argument("page", choices=PAGES)
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the page's sections")
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="default: docs/")
     args = parser.parse_args()
@@ -129,16 +131,13 @@ def digest(source):
 
 
 def train(script, text, training, args):
-    """Train a changed copy of the lesson, its other training for one epoch.
+    """Train a changed copy of the lesson, its other trainings for one epoch.
 
     Returns:
         What `history.csv` of the training holds: a dict of lists, a number per epoch. The last is
         None where the loss was not a number: that ends the lesson, and is a result, too.
     """
-    other = {"first": "final", "final": "first"}[training]
-    call = f'callbacks=run.callbacks("{other}")'
-    short = (f"epochs=args.epochs,\n    {call}", f"epochs=1,\n    {call}")
-    text = shared.change(text, [short], script, training)
+    text = shared.only(text, training)
     command = shared.passed_on(args, "data_dir", "sample", "epochs")
     with shared.trained(script, text, command, accepted=NO_NUMBER) as (folder, errors):
         rows = list(csv.DictReader((folder / training / "history.csv").read_text().splitlines()))

@@ -22,6 +22,15 @@ import shared
 
 from common import devices, options
 
+
+def no_dropout(*units):
+    """Pairs: no dropout before the dense layers of so many units."""
+    return [
+        (f"0.3),\n        keras.layers.Dense({own}", f"0.0),\n        keras.layers.Dense({own}")
+        for own in units
+    ]
+
+
 WITHOUT_LABEL_SMOOTHING = [(", label_smoothing=0.1", "")]
 WITHOUT_AVERAGED_WEIGHTS = [("use_ema=True", "use_ema=False")]
 WITHOUT_IDENTITY_FILTERS = [("for layer in model.layers:", "for layer in []:")]
@@ -35,13 +44,21 @@ LAST_LAYER = (
 )
 # Of MNIST's final model: without one of its four ideas, it is the first model with three.
 PLAIN_DATA = ("    augmented_data,\n", "    training_data,\n")
-NO_DROPOUT = [
-    (f"0.3),\n        keras.layers.Dense({units}", f"0.0),\n        keras.layers.Dense({units}")
-    for units in ("128", "len")
-]
+NO_DROPOUT = no_dropout("128", "len")
 THIRD = '        keras.layers.Conv2D(64, kernel_size=3, activation="relu"),\n'
 TWO_CONVOLUTIONS = (f"{THIRD}        keras.layers.Flatten()", "        keras.layers.Flatten()")
 CONSTANT_RATE = ("Adam(learning_rate)", "Adam(args.learning_rate)")
+# Of Fashion-MNIST's larger network: its two hidden layers alone, trained as the plain network is.
+NO_NORMALIZATION = [
+    (f"Dense({units}),\n        keras.layers.BatchNormalization(),\n", f"Dense({units}),\n")
+    for units in (768, 512)
+]
+ONLY_CAPACITY = [
+    *NO_NORMALIZATION,
+    *no_dropout("512", "len"),
+    ("AdamW(learning_rate, weight_decay=0.1)", "Adam(args.learning_rate)"),
+    *WITHOUT_LABEL_SMOOTHING,
+]
 
 
 class Lesson(NamedTuple):
@@ -52,23 +69,14 @@ class Lesson(NamedTuple):
         options: Of its command line.
         ideas: For each idea, what it changes: pairs of old and new text.
         model: The one that is compared, where the lesson trains several.
-        short: Pairs, too: one epoch for models that are not compared.
     """
 
     script: str
     options: list
     ideas: dict
     model: str = ""
-    short: tuple = ()
 
 
-def only(model):
-    """One epoch for all models but this, in lessons with a function `train(name, …)`."""
-    own = "            epochs=args.epochs,\n"
-    return ((own, own.replace(",", f' if name == "{model}" else 1,')),)
-
-
-FIRST = '    epochs=args.epochs,\n    callbacks=run.callbacks("first")'
 LESSONS = {
     "mnist": Lesson(
         "train_mnist.py",
@@ -81,30 +89,16 @@ LESSONS = {
             "only-schedule": [PLAIN_DATA, *NO_DROPOUT, TWO_CONVOLUTIONS],
         },
         "final",
-        ((FIRST, FIRST.replace("args.epochs", "1")),),
     ),
-    "fashion-mlp": Lesson(
+    "fashion": Lesson(
         "train_fashion.py",
         [],
         {
-            "without-batch-normalization": [
-                ("Dense(units, use_bias=False),", "Dense(units),"),
-                ("BatchNormalization(momentum=0.9),  # for", 'Activation("linear"),  # for'),
-            ],
+            "only-capacity": ONLY_CAPACITY,
+            "without-batch-normalization": NO_NORMALIZATION,
             "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
         },
-        "mlp",
-        only("mlp"),
-    ),
-    "fashion-cnn": Lesson(
-        "train_fashion.py",
-        ["--model", "cnn"],
-        {
-            "without-first-convolution": [("[first_layer, *block(48)", "[*block(48)")],
-            "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
-        },
-        "cnn",
-        only("cnn"),
+        "larger",
     ),
     "cifar10-mlp": Lesson(
         "train_cifar10.py",
@@ -145,7 +139,6 @@ LESSONS = {
             "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
         "regularized",
-        only("regularized"),
     ),
     "simpsons-plain": Lesson(
         "train_simpsons.py",
@@ -158,7 +151,6 @@ LESSONS = {
             "with-a-random-split": WITH_A_RANDOM_SPLIT,
         },
         "plain",
-        only("plain"),
     ),
 }
 
@@ -197,8 +189,8 @@ def main():
 def copy(lesson, idea="the lesson"):
     """The text of a lesson with an idea changed, and one epoch for models not compared."""
     text = (shared.HOME / lesson.script).read_text(encoding="utf-8")
-    pairs = [*lesson.short, *lesson.ideas.get(idea, [])]
-    return shared.change(text, pairs, lesson.script, idea)
+    text = shared.change(text, lesson.ideas.get(idea, []), lesson.script, idea)
+    return shared.only(text, lesson.model) if lesson.model else text
 
 
 def train(lesson, text, command):

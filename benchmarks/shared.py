@@ -5,6 +5,7 @@ Import it before `common`: it puts the folder of the lessons on Python's path.
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,27 @@ def change(text, pairs, script, name):
             )
         text = text.replace(old, new)
     return text
+
+
+def only(text, training):
+    """A lesson's text in which all trainings but this one take one epoch.
+
+    Raises:
+        Mistake: No other training is found in it.
+    """
+
+    def shorten(found):
+        name = re.search(r"run\.callbacks\((.+?)\)", found[0])[1]
+        if name == f'"{training}"':
+            return found[0]
+        epochs = f'args.epochs if name == "{training}" else 1' if name == "name" else "1"
+        return found[0].replace("args.epochs", epochs, 1)
+
+    call = r"epochs=args\.epochs,\n(?: +[^ ].*,\n)*? +callbacks=.*run\.callbacks\(.+\n"
+    changed = re.sub(call, shorten, text)
+    if changed == text:
+        raise options.Mistake(f"no training but {training} is found in this lesson")
+    return changed
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ Each function draws one plot and writes it to `path`. Images are uint8 arrays of
 what a plot answers, the lesson says.
 """
 
+import itertools
 import sys
 import textwrap
 import warnings
@@ -284,31 +285,25 @@ def reliability(path, curves, title):
     save(figure, path)
 
 
-def gaps(path, accuracies, names):
-    """Training, validation and test accuracy of several models, and the gap that lies between.
-
-    The title names the model with the smallest gap, and the one with the highest test accuracy.
+def gaps(path, points, names, title):
+    """The gap of each model against its test accuracy, in this run and in others.
 
     Args:
-        accuracies: Percentages, shape (models, 4): training, validation, test, and the gap.
+        points: Percentages, shape (runs, models, 2): the gap, training minus test accuracy, and
+            the test accuracy. The first run is this one; its points are filled.
         names: One per model.
     """
-    figure, axis = plt.subplots(figsize=(WIDTH, 1.4 + 0.4 * len(names)))
-    rows = np.arange(len(names))
-    training, validation, test, gaps = accuracies.T
-    axis.hlines(rows, test, training, color="lightgrey", linewidth=3)
-    axis.plot(training, rows, "o", color=CORRECT, markerfacecolor="white", label="training")
-    axis.plot(validation, rows, "|", color=CORRECT, markersize=12, label="validation")
-    axis.plot(test, rows, "o", color=CORRECT, label="test")
-    labels = [f"{name}: gap {gap:.1f} points" for name, gap in zip(names, gaps, strict=True)]
-    axis.set_yticks(rows, labels)
-    axis.margins(y=0.12)
-    axis.invert_yaxis()
-    axis.set_xlabel("Accuracy (%)")
+    figure, axis = plt.subplots(figsize=(WIDTH, 5))
+    for i, (name, marker) in enumerate(zip(names, itertools.cycle("osD^vPX"), strict=False)):
+        style = {"linestyle": "none", "marker": marker, "markersize": 8}
+        axis.plot(*points[1:, i].T, color=CORRECT, markerfacecolor="white", **style)
+        axis.plot(*points[0, i], color="tab:orange", markeredgecolor="black", **style, label=name)
+    axis.set(xlabel="Gap: training minus test accuracy (points)", ylabel="Test accuracy (%)")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    smallest, best = names[gaps.argmin()], names[test.argmax()]
-    _title(figure, f"Smallest gap: {smallest}; highest test accuracy: {best}")
+    what = "orange: this run" + "\nblue: stored runs" * (len(points) > 1)
+    legend = {"frameon": False, "loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axis.legend(title=what, alignment="left", **legend)
+    _title(figure, title)
     save(figure, path)
 
 

@@ -1,7 +1,7 @@
 """Render the lessons as pages that show prose, code, console and plots together.
 
     python docs/render.py 1-digits              # run the lesson as a notebook; write its page
-    python docs/render.py                       # all six: about an hour on two CPU cores
+    python docs/render.py                       # all five: about an hour on two CPU cores
     python docs/render.py 1-digits --epochs 1 --sample --output-dir DIR   # does it work?
     python docs/render.py --prose               # today's prose into the pages; runs nothing
 
@@ -40,7 +40,6 @@ from common import options
 LESSONS = {
     "1-digits": "train_mnist.py",
     "2-clothes": "train_fashion.py",
-    "2-clothes-cnn": "train_fashion.py --model cnn",
     "3-photographs": "train_cifar10.py",
     "3-photographs-cnn": "train_cifar10.py --model cnn",
     "4-images-of-your-own": "train_simpsons.py --sample",

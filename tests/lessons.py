@@ -12,6 +12,7 @@ PLOTS = "examples augmented curves confusion_matrix predictions mistakes"
 ALWAYS = {*(f"{name}.png" for name in PLOTS.split()), "mistakes.csv", "report.txt", "report.html"}
 ALWAYS |= {"model.keras", "results.json"}
 REMEDIES = ("plain", "early-stopping", "dropout", "weight-decay", "augmentation", "together")
+REMEDIES += ("larger",)
 NO_DOWNLOAD = "could not be downloaded"
 
 
@@ -43,24 +44,16 @@ class Lesson:
 
 HOOD = "comparison convolution feature_maps filters first_mistakes gradient_descent means stencils"
 HOOD = frozenset(f"{name}.png" for name in HOOD.split())
-TRUST = frozenset({"reliability.png"})
-FASHION = TRUST | {"pixels.png", "remedies.png"}
-MAPS = TRUST | {"activation_maps.png"}
+FASHION = frozenset(f"{n}.png" for n in ("reliability", "scaled", "remedies", "validation_loss"))
+MAPS = frozenset({"activation_maps.png"})
 FOLDERS = frozenset(f"{n}.png" for n in ("activation_maps", "classes", "doubtful", "groups"))
 FOLDERS |= {"doubtful.csv"}
 # The floors are below what was seen: six seeds of MNIST gave 97.2 to 97.5%; one or two runs of the
 # others 81%, 60 to 75%, 23%, 83%. None of those is a whole training.
 LESSONS = [
     Lesson("mnist", ("train_mnist.py",), ("first", "final"), HOOD, 0.95, counts=(3600, 400, 1000)),
-    Lesson("fashion-mlp", ("train_fashion.py", "--epochs", 3), (*REMEDIES, "mlp"), FASHION, 0.75),
-    Lesson(
-        "fashion-cnn",
-        ("train_fashion.py", "--model", "cnn", "--precision", "float32", "--epochs", 1),
-        (*REMEDIES, "cnn"),
-        FASHION,
-        0.08,  # batch normalization has seen too little yet
-    ),
-    Lesson("cifar10-mlp", ("train_cifar10.py", "--epochs", 4), ("mlp",), TRUST, 0.15),
+    Lesson("fashion-mlp", ("train_fashion.py", "--epochs", 3), REMEDIES, FASHION, 0.65),
+    Lesson("cifar10-mlp", ("train_cifar10.py", "--epochs", 4), ("mlp",), frozenset(), 0.15),
     Lesson(
         "cifar10-cnn",
         ("train_cifar10.py", "--model", "cnn", "--precision", "mixed", "--epochs", 1),

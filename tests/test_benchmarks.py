@@ -169,7 +169,7 @@ def test_the_tables_of_ideas_are_those_of_the_stored_figures(path):
 # Mistakes and exercises
 
 
-PAGES = {name: changes.Page(name) for name in ("mistakes", "exercises")}
+PAGES = {name: changes.Page(name) for name in changes.PAGES}
 BOTH = [(name, change) for name, page in PAGES.items() for change in page.changes]
 
 

@@ -376,11 +376,12 @@ def store(tmp_path, monkeypatch):
     """Leave a finished run: `store("one", 0.9, source="sample")`; its results."""
     monkeypatch.setattr(options, "HOME", tmp_path / "home")
 
-    def store(name, accuracy, source="folder", test=100, place=tmp_path):
+    def store(name, accuracy, source="folder", test=100, place=tmp_path, models=("plain",)):
         folder = place / "cups-mlp" / name
         folder.mkdir(parents=True)
         data = {"source": source, "test": test, "classes": ["a", "b"]}
         results = {"name": name, "data": data, "validation": {"accuracy": accuracy}}
+        results["models"] = {model: {"test": {"accuracy": accuracy}} for model in models}
         runs.write_json(folder / "results.json", results)
         return results
 
@@ -407,3 +408,16 @@ def test_only_runs_on_the_same_data_are_compared(begin, store):
     assert run.best_of("mlp", SAMPLE, ["a", "b"], 100) == sample
     assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole != damaged
     assert run.best_of("mlp", FOLDER, ["a", "c"], 100) is None
+
+
+def test_stored_are_runs_of_the_same_models_on_the_same_data(begin, store):
+    run, kept = begin(), options.HOME / "outputs" / "reference"
+    assert run.stored(["plain"], FOLDER, ["a", "b"], 100) == []
+    for seed, accuracy in enumerate([0.8, 0.9]):
+        store(f"seed-{seed}", accuracy, place=kept)
+    store("seed-2", 0.7, place=kept, models=["plain", "dropout"])
+    store("seed-3", 0.7, place=kept, test=99)
+    store("seed-4", 0.7, place=kept, source="sample")
+    store("20260101-000000", 0.7)
+    found = run.stored({"plain": None}, FOLDER, ["a", "b"], 100)
+    assert [own["plain"]["test"]["accuracy"] for own in found] == [0.8, 0.9]
