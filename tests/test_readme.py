@@ -104,6 +104,16 @@ def test_what_the_lesson_says_of_the_remedies_holds_in_all_three_runs(remedies):
         assert (accuracy[name] <= accuracy["larger"]).all()
 
 
+def test_the_calibration_errors_in_the_readme_are_those_of_the_stored_runs():
+    models = [result["models"] for result in stored("fashion-mlp")]
+    for name, text in [("plain", "0.039 to 0.044"), ("early-stopping", "0.014 to 0.019")]:
+        errors = [own[name]["test"]["calibration_error"] for own in models]
+        assert f"{min(errors):.3f} to {max(errors):.3f}" == text
+        assert text in README
+    assert {f"{own['larger']['test']['calibration_error']:.3f}" for own in models} == {"0.018"}
+    assert "leaves 0.018 with each of the three seeds" in README
+
+
 def idea_rows(file, lesson, ideas):
     """Of the table in the Simpsons lesson: macro F1 of the validation set, and its change."""
     runs = json.loads((REFERENCE / "ideas" / f"{file}.json").read_text(encoding="utf-8"))["runs"]
