@@ -410,10 +410,10 @@ print(f"{model.count_params():,} parameters; trained for {run.seconds['larger']:
 compare("larger", keras.saving.load_model(run.path("larger", "best.keras")))
 
 # %% [markdown]
-# What is each of these worth? We train the larger network again, without one of them (`python
-# benchmarks/ideas.py fashion`). The figures are means of three seeds, on the validation images; the
-# loss is measured after the temperature scaling of Part 4. The change compares runs of the same
-# seed.
+# What are the two new ideas worth, and what the units alone? We train the larger network again,
+# without one of the ideas, or with its units alone (`python benchmarks/ideas.py fashion`). The
+# figures are means of three seeds, on the validation images; the loss is measured after the
+# temperature scaling of Part 4. The change compares runs of the same seed.
 #
 # | | validation accuracy | change in points | loss |
 # |---|---|---|---|
@@ -536,7 +536,7 @@ plots.confusion_matrix(run.folder / "confusion_matrix.png", matrix, class_names,
 # %% [markdown]
 # ## Part 4: how far to trust a probability
 #
-# ### How can the loss rise if as many predictions are correct?
+# ### How can the loss rise if just as many predictions are correct?
 #
 # This was the question in Part 1. We compare the plain network with the same network, stopped
 # early. On the validation images, their accuracies are about the same, and their losses are not.
