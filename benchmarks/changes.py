@@ -2,7 +2,7 @@
 
     python benchmarks/changes.py mistakes             # about ten minutes on two CPU cores
     python benchmarks/changes.py exercises-mnist      # about ten minutes, too
-    python benchmarks/changes.py exercises-fashion    # EXERCISE minutes
+    python benchmarks/changes.py exercises-fashion    # those of the second lesson
     python benchmarks/changes.py mistakes --sample --epochs 2 --output-dir DIR    # does it work?
 
 A TOML file of this name, beside this one, has the changes and the texts. All else is the lesson's

@@ -1,9 +1,9 @@
 """Change one idea in a copy of a lesson, train both, and compare them.
 
     python benchmarks/ideas.py mnist --seeds 0 1 2                   # each of its ideas
-    python benchmarks/ideas.py cifar10-mlp --seeds 0 1 2 --ideas without-whitening
-    python benchmarks/ideas.py cifar10-mlp --sample --epochs 1       # does it work?
-    python benchmarks/ideas.py cifar10-mlp --output FILE             # adds what FILE lacks
+    python benchmarks/ideas.py cifar10 --seeds 0 1 --ideas without-label-smoothing
+    python benchmarks/ideas.py cifar10 --sample --epochs 1           # does it work?
+    python benchmarks/ideas.py cifar10 --output FILE                 # adds what FILE lacks
 
 Each idea is a change of a few lines; most take away something that the lesson has, or all but one
 thing (`only-…`). All else is the lesson's own code. The lesson itself is trained first, with the
@@ -32,7 +32,6 @@ def no_dropout(*units):
 
 
 WITHOUT_LABEL_SMOOTHING = [(", label_smoothing=0.1", "")]
-WITHOUT_AVERAGED_WEIGHTS = [("use_ema=True", "use_ema=False")]
 WITHOUT_IDENTITY_FILTERS = [("for layer in model.layers:", "for layer in []:")]
 WITHOUT_AUGMENTATION = [('"regularized", model, training_data', '"regularized", model, plain_data')]
 WITHOUT_DROPOUT = [("        keras.layers.Dropout(0.3),\n", "")]
@@ -59,6 +58,43 @@ ONLY_CAPACITY = [
     ("AdamW(learning_rate, weight_decay=0.1)", "Adam(args.learning_rate)"),
     *WITHOUT_LABEL_SMOOTHING,
 ]
+# Of CIFAR-10's deep CNN: how it is trained, and additions from speed records (Jordan, 2024).
+TOP = '"deep-cnn", deep, augmented_data, x_validation, adamw, args.epochs, smoothed)'
+CONSTANT = "keras.optimizers.Adam(args.learning_rate)"
+SHIFT = 'fill_mode="reflect", interpolation="nearest"),\n'
+ERASING = "        keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.2), fill_value=127),\n"
+DECAY = "AdamW(learning_rate, weight_decay=0.5"
+AVERAGED = "use_ema=True, ema_momentum=0.978, ema_overwrite_frequency=len(augmented_data)"
+# Filter i begins with a 1 at the center of its weights for feature map i, and 0 elsewhere.
+IDENTITY = """    for layer in deep.layers:
+        if getattr(layer, "kernel_size", None) == (3, 3):
+            kernel = layer.get_weights()[0]
+            for i in range(min(kernel.shape[2:])):
+                kernel[:, :, :, i] = 0
+                kernel[1, 1, i, i] = 1
+            layer.set_weights([kernel])
+"""
+# The first layer turns patches of 2x2 pixels into sums that do not repeat each other (PCA).
+WHITENING = """def whitening():
+    from sklearn.decomposition import PCA
+
+    patches = np.lib.stride_tricks.sliding_window_view(x_train[:1000], (2, 2, 3), axis=(1, 2, 3))
+    pca = PCA(12).fit(patches.reshape(-1, 12).astype("float32") / 127.5)
+    kernel = pca.components_.T / np.sqrt(pca.explained_variance_ + 1e-3)
+    kernel = kernel.reshape(2, 2, 3, 12)
+    layer = keras.layers.Conv2D(24, kernel_size=2, use_bias=False, trainable=False)
+    layer.build((None, 32, 32, 3))
+    layer.set_weights([np.concatenate([kernel, -kernel], axis=-1)])
+    return [layer, keras.layers.ReLU()]
+
+
+"""
+DEEP = "def build_deep():\n"
+
+
+def top(network, data, optimizer):
+    """A pair: the deep CNN's training with another network, data or optimizer."""
+    return TOP, f'"deep-cnn", {network}, {data}, x_validation, {optimizer}, args.epochs)'
 
 
 class Lesson(NamedTuple):
@@ -68,13 +104,13 @@ class Lesson(NamedTuple):
         script: Its file.
         options: Of its command line.
         ideas: For each idea, what it changes: pairs of old and new text.
-        model: The one that is compared, where the lesson trains several.
+        model: Of those that the lesson trains, the one that is compared.
     """
 
     script: str
     options: list
     ideas: dict
-    model: str = ""
+    model: str
 
 
 LESSONS = {
@@ -100,28 +136,26 @@ LESSONS = {
         },
         "larger",
     ),
-    "cifar10-mlp": Lesson(
-        "train_cifar10.py",
-        [],
-        {
-            "without-whitening": [("Flatten(), whitening,", "Flatten(),")],
-            "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
-            "without-averaged-weights": WITHOUT_AVERAGED_WEIGHTS,
-            "with-random-erasing": [('if args.model == "cnn":\n    changes', "if 1:\n    changes")],
-        },
-    ),
-    "cifar10-cnn": Lesson(
+    "cifar10": Lesson(
         "train_cifar10.py",
         ["--model", "cnn"],
         {
-            "without-whitening": [
-                ("hidden = [whitening,", "hidden = [keras.layers.Conv2D(24, kernel_size=2),")
+            # The ladder, from its foot.
+            "the-plain-cnn": [top("build_cnn()", "pipeline(x_train)", CONSTANT)],
+            "only-depth": [top("deep", "pipeline(x_train)", CONSTANT)],
+            "only-depth-and-augmentation": [top("deep", "augmented_data", CONSTANT)],
+            "without-weight-decay": [("weight_decay=0.5", "weight_decay=0.0")],
+            "without-label-smoothing": [top("deep", "augmented_data", "adamw")],
+            # What speed records have, and the lesson has not.
+            "with-random-erasing": [(SHIFT, SHIFT + ERASING)],
+            "with-identity-filters": [(f"    train({TOP}", f"{IDENTITY}    train({TOP}")],
+            "with-whitening": [
+                (DEEP, WHITENING + DEEP),
+                ("            *block(64),", f"            *whitening(),\n{12 * ' '}*block(64),"),
             ],
-            "without-identity-filters": WITHOUT_IDENTITY_FILTERS,
-            "without-label-smoothing": WITHOUT_LABEL_SMOOTHING,
-            "without-random-erasing": [("Erasing((0.5, 0.5),", "Erasing((0.0, 0.0),")],
-            "without-averaged-weights": WITHOUT_AVERAGED_WEIGHTS,
+            "with-averaged-weights": [(DECAY, f"{DECAY}, {AVERAGED}")],
         },
+        "deep-cnn",
     ),
     "simpsons": Lesson(
         "train_simpsons.py",
@@ -190,7 +224,7 @@ def copy(lesson, idea="the lesson"):
     """The text of a lesson with an idea changed, and one epoch for models not compared."""
     text = (shared.HOME / lesson.script).read_text(encoding="utf-8")
     text = shared.change(text, lesson.ideas.get(idea, []), lesson.script, idea)
-    return shared.only(text, lesson.model) if lesson.model else text
+    return shared.only(text, lesson.model)
 
 
 def train(lesson, text, command):
@@ -202,7 +236,7 @@ def train(lesson, text, command):
 
 def figures(lesson, results):
     """Those of the model that is compared."""
-    own = results["models"][lesson.model] if lesson.model else results
+    own = results["models"][lesson.model]
     keys = ("parameters", "epochs", "best_epoch", "fit_seconds", "train", "validation", "test")
     return {key: own[key] for key in keys}
 

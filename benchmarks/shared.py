@@ -128,10 +128,10 @@ def only(text, training):
         name = re.search(r"run\.callbacks\((.+?)\)", found[0])[1]
         if name == f'"{training}"':
             return found[0]
-        epochs = f'args.epochs if name == "{training}" else 1' if name == "name" else "1"
-        return found[0].replace("args.epochs", epochs, 1)
+        epochs = f'{found[1]} if name == "{training}" else 1' if name == "name" else "1"
+        return found[0].replace(f"={found[1]},", f"={epochs},", 1)
 
-    call = r"epochs=args\.epochs,\n(?: +[^ ].*,\n)*? +callbacks=.*run\.callbacks\(.+\n"
+    call = r"epochs=((?:args\.)?epochs),\n(?: +[^ ].*,\n)*? +callbacks=.*run\.callbacks\(.+\n"
     changed = re.sub(call, shorten, text)
     if changed == text:
         raise options.Mistake(f"no training but {training} is found in this lesson")

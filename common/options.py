@@ -29,13 +29,17 @@ class Mistake(SystemExit):
         super().__init__(f"{who}error: {message}")
 
 
-def parse(description, *, epochs, batch_size, learning_rate, image_size=None, default_model=None):
+def parse(
+    description, *, epochs, batch_size, learning_rate, models=(), image_size=None, default_model=""
+):
     """Read and check the options of a lesson; end the program at a wrong one, with the status 2.
 
     Args:
         description: The lesson's docstring; its title and first paragraph head `--help`.
-        epochs, batch_size, learning_rate: The lesson's defaults. Where it teaches several
-            models, dicts with a default for each; the first model is the default one.
+        epochs, batch_size, learning_rate: The lesson's defaults. Where they differ between its
+            models, dicts with a default for each.
+        models: The models' names, where it has several; without them, those of the first dict. The
+            first one is the default.
         default_model: In words, which model is the default, where that depends on the data. The
             lesson says it with `choose`, as soon as it knows.
         image_size: Where it reads folders of images: the side that they get, in pixels.
@@ -48,7 +52,7 @@ def parse(description, *, epochs, batch_size, learning_rate, image_size=None, de
     parser = Parser("\n\n".join((description or "").strip(" #\n").split("\n\n")[:2]))
     parser.epilog = f"example: python {parser.prog} --sample --epochs 3 shows everything in seconds"
     defaults = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
-    models = next((list(value) for value in defaults.values() if isinstance(value, dict)), None)
+    models = models or next((list(own) for own in defaults.values() if isinstance(own, dict)), None)
     if models:
         about = "the model that is trained"
         if default_model:

@@ -151,41 +151,28 @@ class Run:
 
     # The end
 
-    def best_of(self, model, source, class_names, test_count):
-        """What `results.json` holds of the best finished run of another model on the same data.
-
-        Best is the highest validation accuracy, of the runs in `--output-dir` and of those that
-        the repository keeps.
-
-        Args:
-            model: Its name, such as "mlp".
-            source: The `datasets.Source` of this run: a sample is compared with a sample.
-            class_names: What both tell apart.
-            test_count: How many test images both are evaluated on.
-
-        Returns:
-            A dict; None where there is no such run.
-        """
-        places = self.args.output_dir, options.HOME / "outputs" / "reference"
-        paths = [path for place in places for path in place.glob(f"*-{model}/*/{FINISHED}")]
-        found = _results(paths, source, class_names, test_count)  # in a notebook, of any name
-        return max(found, key=lambda own: own["validation"]["accuracy"], default=None)
-
     def stored(self, trainings, source, class_names, test_count):
         """The figures of runs that the repository keeps: of the same models on the same data.
 
         Args:
             trainings: The names of the models.
-            source, class_names, test_count: As in `best_of`.
+            source: The `datasets.Source` of this run: a sample is compared with a sample.
+            class_names: What both tell apart.
+            test_count: How many test images both are evaluated on.
 
         Returns:
             For each run, the seeds in order, a dict like `scores` of `finish`; an empty list where
             no run is kept, as beside a copy of the lesson.
         """
-        place = options.HOME / "outputs" / "reference"
-        paths = sorted(place.glob(f"*-{self.model}/seed-?/{FINISHED}"))  # of any name: a notebook's
-        found = [own.get("models") for own in _results(paths, source, class_names, test_count)]
-        return [models for models in found if list(models or []) == list(trainings)]
+        place, found = options.HOME / "outputs" / "reference", []
+        for path in sorted(place.glob(f"*-{self.model}/seed-?/{FINISHED}")):  # also a notebook's
+            results = json.loads(path.read_text(encoding="utf-8"))
+            data, models = results["data"], results.get("models", {})
+            same = (data["source"] == "sample") == (source.kind == "sample")
+            same = same and (data["classes"], data["test"]) == (class_names, test_count)
+            if same and list(models) == list(trainings):
+                found.append(models)
+        return found
 
     def cache_file(self, part):
         """The name of a file for `tf.data`'s cache, or "", which keeps it in memory.
@@ -359,18 +346,6 @@ class _Backup(keras.callbacks.BackupAndRestore):
         except (OSError, ValueError):
             what = "cannot be read, or is of another model. Begin a new run, without --resume"
             raise Mistake(f"{self.backup_dir}: {what}.") from None
-
-
-def _results(paths, source, class_names, test_count):
-    """What is in those `results.json` that are of the same data, and whole."""
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # damaged
-            results = json.loads(path.read_text(encoding="utf-8"))
-            data = results["data"]
-            same = (data["source"] == "sample") == (source.kind == "sample")
-            same = same and (data["classes"], data["test"]) == (class_names, test_count)
-            if same and results["validation"]["accuracy"] >= 0:
-                yield results
 
 
 def _rows(path):

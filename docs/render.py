@@ -85,8 +85,8 @@ def run(name, place, args):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = [cell.source for cell in code]
     first = code[0]
-    if "cnn" in choices:  # in a notebook, options take their defaults: the first model's
-        first.source = re.sub(r'\{("mlp": [^,}]+), ("cnn": [^,}]+)\}', r"{\2, \1}", first.source)
+    if "cnn" in choices:  # in a notebook, options take their defaults: the first model
+        first.source = first.source.replace('["plain", "cnn"]', '["cnn", "plain"]', 1)
     changes = "from pathlib import Path\nargs.output_dir = Path(OUTPUT_DIR)\n"
     changes += "args.sample = True\n" * ("--sample" in choices or args.sample)
     changes += f"args.epochs = {args.epochs}\n" * bool(args.epochs)

@@ -16,7 +16,8 @@ ROWS = [
     ("python train_mnist.py", "mnist-cnn", "seed-?", None),
     ("python train_fashion.py", "fashion-mlp", "seed-?", "plain"),
     ("python train_fashion.py", "fashion-mlp", "seed-?", None),
-    ("python train_cifar10.py", "cifar10-mlp", "seed-?", None),
+    ("python train_cifar10.py", "cifar10-plain", "seed-?", "mlp"),
+    ("python train_cifar10.py", "cifar10-plain", "seed-?", None),
     ("python train_cifar10.py --model cnn", "cifar10-cnn", "seed-?", None),
     ("KERAS_BACKEND=jax python train_cifar10.py --model cnn", "cifar10-cnn", "h200-seed-?", None),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", "baseline"),
@@ -50,7 +51,8 @@ def row(command, folder, pattern, model):
     unit, name, digits = (1, "s", 0) if max(seconds) < 120 else (60, "min", 1)
     low, high = (f"{pick(seconds) / unit:.{digits}f}" for pick in (min, max))
     time = f"{low} {name}" if low == high else f"{low} to {high} {name}"
-    what = ", the plain model" if model else f", {card}" if card else ""
+    who = {"mlp": "the MLP"}.get(model, "the plain model")
+    what = f", {who}" if model else f", {card}" if card else ""
     link = f"[{seeds}](outputs/reference/{folder})"
     return f"| `{command}`{what} | {accuracy} | {time} | {results[0]['parameters']:,} | {link} |"
 
@@ -211,12 +213,50 @@ def test_the_stored_runs_name_no_folder_of_a_machine():
         assert (options["data_dir"], options["output_dir"]) == ("data", "outputs"), path
 
 
+@pytest.fixture(scope="module")
+def control():
+    """Of CIFAR-10's plain networks, on original and shuffled pixels: test accuracies in percent."""
+    runs = [result["models"] for result in stored("cifar10-plain")]
+    assert len(runs) == 3
+    names = ("mlp", "mlp-shuffled", "cnn", "cnn-shuffled")
+    return {name: np.array([100 * own[name]["test"]["accuracy"] for own in runs]) for name in names}
+
+
+def test_the_worth_of_a_convolution_is_that_of_the_stored_runs(control):
+    lesson = (REPO / "train_cifar10.py").read_text(encoding="utf-8")
+    for name in ("mlp", "cnn"):
+        cells = [
+            f"{own.mean():.1f}% ({own.min():.1f} to {own.max():.1f})"
+            for own in (control[name], control[f"{name}-shuffled"])
+        ]
+        assert f"# | {name.upper()} | {' | '.join(cells)} |" in lesson.splitlines()
+        assert cells[0] in README
+    lead = control["cnn"] - control["mlp"]
+    worth = f"{lead.mean():.1f} points ({lead.min():.1f} to {lead.max():.1f})"
+    assert worth in lesson.replace("\n# ", " ")
+    assert worth in README.replace("\n", " ")
+
+
+def test_without_neighbors_the_cnn_is_behind_with_each_seed(control):
+    assert (control["cnn-shuffled"] < control["mlp-shuffled"]).all()
+    assert (control["cnn-shuffled"] < control["mlp"]).all()
+    assert np.abs(control["mlp-shuffled"] - control["mlp"]).max() < 1.5
+
+
+def test_the_cnn_is_ahead_after_its_first_epoch_with_each_seed():
+    for folder in sorted((REFERENCE / "cifar10-plain").glob("seed-?")):
+        mlp, cnn = (
+            np.genfromtxt(folder / name / "history.csv", delimiter=",", names=True)["val_accuracy"]
+            for name in ("mlp", "cnn")
+        )
+        assert cnn[0] > mlp.max()
+
+
 def test_the_figures_without_near_duplicates_are_those_of_the_stored_runs():
-    for folder in ["cifar10-mlp", "cifar10-cnn"]:
-        results = stored(folder)
-        without = [r["further_tests"]["test without near-duplicates"] for r in results]
-        for part in ([r["test"] for r in results], without):
-            assert spread([own["accuracy"] for own in part]) in README
+    results = stored("cifar10-plain")
+    models = [own["models"]["cnn"] for own in results]
+    for part in ("test", "test without near-duplicates"):
+        assert spread([own[part]["accuracy"] for own in models]) in README
 
 
 PEERS = {

@@ -366,9 +366,9 @@ def test_json_is_there_whole_or_not_at_all(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == {"accuracy": 0.5}
 
 
-# The best run of another model
+# Stored runs
 
-FOLDER, SAMPLE = Source("folder", Path("data")), Source("sample", Path("data/sample"))
+FOLDER = Source("folder", Path("data"))
 
 
 @pytest.fixture
@@ -386,28 +386,6 @@ def store(tmp_path, monkeypatch):
         return results
 
     return store
-
-
-def test_of_several_runs_the_best_on_the_validation_set_is_compared(begin, store):
-    run = begin()
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) is None
-    store("20260101-000000", 0.81)
-    best = store("20260102-000000", 0.88)
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == best
-    kept = store("seed-0", 0.89, place=options.HOME / "outputs" / "reference")
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == kept
-
-
-def test_only_runs_on_the_same_data_are_compared(begin, store):
-    run = begin()
-    sample = store("sample", 0.7, source="sample")
-    whole = store("whole", 0.9, source="download")  # the same as in a folder
-    store("other count", 0.95, test=99)
-    damaged = store("damaged", 0.99)
-    (run.args.output_dir / "cups-mlp" / "damaged" / "results.json").write_text("[")
-    assert run.best_of("mlp", SAMPLE, ["a", "b"], 100) == sample
-    assert run.best_of("mlp", FOLDER, ["a", "b"], 100) == whole != damaged
-    assert run.best_of("mlp", FOLDER, ["a", "c"], 100) is None
 
 
 def test_stored_are_runs_of_the_same_models_on_the_same_data(begin, store):
