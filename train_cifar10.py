@@ -77,7 +77,6 @@ print("Training images of each class:", np.bincount(y_train))
 # What varies within a class, and what stays the same? At this size, how would you tell a cat from a
 # dog?
 
-
 # %%
 examples = [x_train[y_train == label][:10] for label in range(len(class_names))]
 title = "Color, pose and background vary within a class: ten training images of each"
@@ -89,7 +88,6 @@ plots.rows(run.folder / "examples.png", examples, title, class_names)
 # Before we train, we look for what does not belong in the data: labels that name no class
 # (`datasets.check` did), images of a single color, and images that occur twice. These checks find
 # nothing. Part 3 searches further, for near-duplicates.
-
 
 # %%
 single = (x_train.min(axis=(1, 2)) == x_train.max(axis=(1, 2))).all(axis=1)  # each of three colors
@@ -248,7 +246,6 @@ train_plain("cnn", build_cnn(), x_train, x_validation)
 # Dashed is training, solid is validation. After how many epochs is the validation accuracy of the
 # CNN above all that the MLP reaches? Which of them overfits?
 
-
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6))
 for name, color, marker in [("mlp", "tab:orange", "s"), ("cnn", "tab:blue", "o")]:
@@ -275,7 +272,6 @@ plots.save(figure, run.folder / "curves.png")
 # Here are the first ten validation images, with the true class and both predictions. Ten images
 # prove nothing. But which classes are confused with each other?
 
-
 # %%
 ten = x_validation[:10]
 by_mlp = models["mlp"].predict(ten, verbose=0).argmax(axis=1)
@@ -296,7 +292,6 @@ plots.grid(run.folder / "predictions.png", ten, captions, title, columns=5)
 # tests such a guess. It takes away the supposed cause, and leaves all else as it is. So we shuffle
 # the pixels, in the same new order for all images. Each image keeps all its numbers, but neighbors
 # are separated. If our guess is correct, what will happen to the MLP, and what to the CNN?
-
 
 # %%
 order = np.random.default_rng(args.seed).permutation(32 * 32)  # 0 to 1,023, shuffled
@@ -390,7 +385,6 @@ build_deep().summary()
 # 10% (3 pixels). A shift leaves an empty border. `reflect` fills it with a mirror image of the
 # pixels next to it. Does each image below still show its class?
 
-
 # %%
 augment = keras.layers.Pipeline(  # layers that follow each other
     [
@@ -423,7 +417,6 @@ plots.rows(run.folder / "augmented.png", [originals, *augmented], title)
 # large weights less, as if the learning rate were lower. Weight decay keeps them small, so that the
 # filter goes on learning (van Laarhoven, 2017).
 
-
 # %%
 steps = args.epochs * len(augmented_data)  # its length is the number of batches
 warmup = steps // 5
@@ -439,7 +432,6 @@ adamw = keras.optimizers.AdamW(learning_rate, weight_decay=0.5)
 # confidence always lowers the loss of an image that is predicted correctly. With it, there is less
 # to gain from memorizing. (Its loss is at least 0.50: do not compare it with those of Part 1.)
 
-
 # %%
 smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
 
@@ -447,7 +439,6 @@ smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothin
 # ### The deep CNN
 #
 # The whole schedule has to run, so there is no early stopping now.
-
 
 # %%
 if args.model == "cnn":
@@ -463,8 +454,8 @@ if args.model == "cnn":
         axis.plot(range(1, len(accuracies) + 1), accuracies, style, label=name)
     axis.set(xlabel="Epoch", ylabel="Validation accuracy (%)")
     axis.legend()
-    plain, deep = (scores[name]["validation"]["accuracy"] for name in ("cnn", "deep-cnn"))
-    figure.suptitle(f"Validation accuracy: plain CNN {plain:.1%}, deep CNN {deep:.1%}")
+    reached = [scores[name]["validation"]["accuracy"] for name in ("cnn", "deep-cnn")]
+    figure.suptitle(f"Validation accuracy: plain CNN {reached[0]:.1%}, deep CNN {reached[1]:.1%}")
     plots.save(figure, run.folder / "deep.png")
 else:
     print("The deep CNN was not trained: python train_cifar10.py --model cnn")
@@ -476,7 +467,6 @@ else:
 #
 # So far, we have used training and validation images alone. Now, once, we evaluate every model on
 # the test images.
-
 
 # %%
 names = ["mlp-shuffled", "cnn-shuffled", "mlp", "cnn", "deep-cnn"]
@@ -525,7 +515,6 @@ plots.save(figure, run.folder / "answer.png")
 # print [the report of lesson 1](docs/lessons/1-digits.md#evaluate-on-the-test-set), with precision,
 # recall and F1 of each class, and draw the confusion matrix. Are animals or vehicles harder? Which
 # two classes are confused most often?
-
 
 # %%
 predicted = probabilities[final].argmax(axis=1)
