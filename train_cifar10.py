@@ -584,16 +584,14 @@ distances, nearest = neighbors.kneighbors(normalize(edges(x_test)))
 distances, nearest = distances[:, 0], nearest[:, 0]  # the first and only neighbor of each
 leaked, kept = np.flatnonzero(distances <= 0.55), np.flatnonzero(distances > 0.55)
 print(f"Test images with a near-duplicate in the training set: {len(leaked):,} of {len(x_test):,}")
-if len(leaked):
+if 0 < len(leaked) < len(x_test):
     least_similar = leaked[np.argsort(-distances[leaked])][:10]
     pairs = [x_test[least_similar], all_training[nearest[least_similar]]]
     title = f"{len(leaked):,} test images have a near-duplicate in training: the least similar"
     plots.rows(run.folder / "near_duplicates.png", pairs, title, ["test", "training"])
-part = "test without near-duplicates"
-if len(kept):
-    classes[part] = y_test[kept]
+    classes["test without near-duplicates"] = y_test[kept]
     for name in names:
-        measure(name, part, probabilities[name][kept])
+        measure(name, "test without near-duplicates", probabilities[name][kept])
 
 # %% [markdown]
 # Without these images, the accuracy hardly changes. They are too few to matter here: if a model
