@@ -107,7 +107,7 @@ print(f"Images in both the training set and the test set: {len(train_contents & 
 x_train, x_validation, y_train, y_validation = train_test_split(
     x_train, y_train, test_size=0.1, stratify=y_train, random_state=args.seed
 )
-classes = {"train": y_train, "validation": y_validation, "test": y_test}
+labels = {"train": y_train, "validation": y_validation, "test": y_test}
 no_autotuning = tf.data.Options()
 no_autotuning.autotune.enabled = False  # tuning the pipeline would cost time, and gain none here
 
@@ -138,7 +138,8 @@ def pipeline(x):
 #   halves its sides: from 32 to 16, 8 and 4. Each of the 256 units has 4 x 4 x 128 = 2,048 weights.
 #
 # We chose 200 and 256 so that both networks have about 620,000 parameters: a lead cannot come from
-# their number.
+# their number. (Their pixels go from -1 to 1. With 0 to 1, the MLP [was far
+# worse](benchmarks/README.md#what-was-tried).)
 
 
 # %%
@@ -212,8 +213,8 @@ models, scores = {}, {}
 
 def measure(name, part, probabilities):
     """Keep and print a model's accuracy and loss on a part of the data."""
-    accuracy = accuracy_score(classes[part], probabilities.argmax(axis=1))
-    loss = log_loss(classes[part], probabilities, labels=range(len(class_names)))
+    accuracy = accuracy_score(labels[part], probabilities.argmax(axis=1))
+    loss = log_loss(labels[part], probabilities, labels=range(len(class_names)))
     scores[name][part] = {"accuracy": accuracy, "loss": loss}
     print(f"{name}, {part}: accuracy {accuracy:.2%}, loss {loss:.3f}")
 
@@ -280,7 +281,8 @@ captions = [
     f"true: {class_names[true]}\nMLP: {class_names[mlp]}\nCNN: {class_names[cnn]}"
     for true, mlp, cnn in zip(y_validation[:10], by_mlp, by_cnn, strict=True)
 ]
-mlp_correct, cnn_correct = (by_mlp == y_validation[:10]).sum(), (by_cnn == y_validation[:10]).sum()
+mlp_correct = (by_mlp == y_validation[:10]).sum()
+cnn_correct = (by_cnn == y_validation[:10]).sum()
 title = f"Of ten validation images, the MLP predicts {mlp_correct} correctly, the CNN {cnn_correct}"
 plots.grid(run.folder / "predictions.png", ten, captions, title, columns=5)
 
@@ -301,7 +303,8 @@ def shuffle_pixels(x):
     return x.reshape(-1, 32 * 32, 3)[:, order].reshape(x.shape)
 
 
-shuffled_train, shuffled_validation = shuffle_pixels(x_train), shuffle_pixels(x_validation)
+shuffled_train = shuffle_pixels(x_train)
+shuffled_validation = shuffle_pixels(x_validation)
 originals = np.stack([own[0] for own in examples])
 rows = [originals, shuffle_pixels(originals)]
 title = "Shuffled: the same pixels, but no shape is left to see"
@@ -318,8 +321,8 @@ for name in ("mlp", "cnn"):
 # %% [markdown]
 # The MLP is about as good as before: a dense layer does not use which pixels are neighbors. The CNN
 # loses its whole lead, although its layers and its parameters are the same, and it computes as
-# much. So none of these explains the lead. It needs neighbors that belong together. Without them,
-# the CNN is even a little worse than the MLP, probably because pooling discards three of four
+# much. So none of these alone explains the lead. It needs neighbors that belong together. Without
+# them, the CNN is even a little worse than the MLP, probably because pooling discards three of four
 # numbers.
 #
 # ## Part 2: a ladder to a deep CNN
@@ -428,9 +431,9 @@ adamw = keras.optimizers.AdamW(learning_rate, weight_decay=0.5)
 # %% [markdown]
 # ### Rung 4: label smoothing
 #
-# Without [label smoothing](docs/lessons/2-clothes.md#more-units-and-more-regularization), more
-# confidence always lowers the loss of an image that is predicted correctly. With it, there is less
-# to gain from memorizing. (Its loss is at least 0.50: do not compare it with those of Part 1.)
+# The last change is to the labels: [label
+# smoothing](docs/lessons/2-clothes.md#more-units-and-more-regularization) leaves less to gain from
+# memorizing. (Its loss is at least 0.50: do not compare it with those of Part 1.)
 
 # %%
 smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
@@ -454,11 +457,13 @@ if args.model == "cnn":
         axis.plot(range(1, len(accuracies) + 1), accuracies, style, label=name)
     axis.set(xlabel="Epoch", ylabel="Validation accuracy (%)")
     axis.legend()
-    reached = [scores[name]["validation"]["accuracy"] for name in ("cnn", "deep-cnn")]
-    figure.suptitle(f"Validation accuracy: plain CNN {reached[0]:.1%}, deep CNN {reached[1]:.1%}")
+    plain_accuracy = scores["cnn"]["validation"]["accuracy"]
+    deep_accuracy = scores["deep-cnn"]["validation"]["accuracy"]
+    title = f"Validation accuracy: plain CNN {plain_accuracy:.1%}, deep CNN {deep_accuracy:.1%}"
+    figure.suptitle(title)
     plots.save(figure, run.folder / "deep.png")
 else:
-    print("The deep CNN was not trained: python train_cifar10.py --model cnn")
+    print("The deep CNN is trained with --model cnn")
 
 # %% [markdown]
 # ## Part 3: the answer
@@ -545,10 +550,10 @@ title = f"{len(errors):,} of {len(y_test):,} misclassified; the most confident o
 plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 
 # %% [markdown]
-# *Answer:* The titles and captions tell. In our stored runs, animals are harder than vehicles, and
-# cat and dog are confused most often. A green frog has the label cat: the label is wrong, and the
-# prediction is correct. Most others are errors at a confidence of 99%. The plain CNN is
-# overconfident, as the plain network of lesson 2 was.
+# *Answer:* In our stored runs, animals are harder than vehicles, and cat and dog are confused most
+# often. A green frog has the label cat: the label is wrong, and the prediction is correct. Most
+# others are errors at a confidence of 99%. The plain CNN is overconfident, as the plain network of
+# lesson 2 was.
 #
 # ### Has the model seen test images before?
 #
@@ -564,9 +569,9 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 # image. A distance of 0 is identical, and two images that have nothing in common are 1.41 apart.
 #
 # At which distance do we draw the line? We looked at pairs. Just below 0.55, all of 40 were
-# near-duplicates. Just above, one in ten was not. We choose 0.55, to be nearly certain of each pair
-# that we count. The price: we find only about half as many as Barz and Denzler. Look at the ten
-# pairs nearest to this line: are they the same photograph?
+# near-duplicates. Just above, about one in ten was not. We choose 0.55, to be nearly certain of
+# each pair that we count. The price: we find only about half as many as Barz and Denzler. Look at
+# the ten pairs nearest to this line: are they the same photograph?
 
 
 # %%
@@ -582,14 +587,15 @@ all_training = np.concatenate([x_train, x_validation])
 neighbors = NearestNeighbors(n_neighbors=1).fit(normalize(edges(all_training)))
 distances, nearest = neighbors.kneighbors(normalize(edges(x_test)))
 distances, nearest = distances[:, 0], nearest[:, 0]  # the first and only neighbor of each
-leaked, kept = np.flatnonzero(distances <= 0.55), np.flatnonzero(distances > 0.55)
+leaked = np.flatnonzero(distances <= 0.55)  # indices of test images
+kept = np.flatnonzero(distances > 0.55)
 print(f"Test images with a near-duplicate in the training set: {len(leaked):,} of {len(x_test):,}")
 if 0 < len(leaked) < len(x_test):
     least_similar = leaked[np.argsort(-distances[leaked])][:10]
     pairs = [x_test[least_similar], all_training[nearest[least_similar]]]
-    title = f"{len(leaked):,} test images have a near-duplicate in training: the least similar"
+    title = f"{len(leaked):,} test images have a near-duplicate; the ten least similar pairs"
     plots.rows(run.folder / "near_duplicates.png", pairs, title, ["test", "training"])
-    classes["test without near-duplicates"] = y_test[kept]
+    labels["test without near-duplicates"] = y_test[kept]
     for name in names:
         measure(name, "test without near-duplicates", probabilities[name][kept])
 
@@ -617,7 +623,7 @@ run.finish(
     preparation="square",  # how predict.py prepares an image: the middle square of a photo
     models={name: models[name] for name in names},
     scores=scores,
-    labels=classes,
+    labels=labels,
     probabilities=probabilities[final],
 )
 
