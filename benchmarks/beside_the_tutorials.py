@@ -6,7 +6,7 @@
 
 The tutorials are Keras's `mnist_convnet` and TensorFlow's `keras/classification`, `images/cnn` and
 `images/classification`: their networks, epochs, batches and pipelines. The lessons run with their
-defaults; CIFAR-10's with `--model cnn`. Each side has a process of its own, one after another, the
+defaults; CIFAR-10's with `--model deep`. Each side has a process of its own, one after another, the
 tutorial first. The accuracy on the test images after each epoch takes no part of the measured time.
 "Passed" is the first epoch of ours above the tutorial's last one; of several networks, each counts.
 One run each: repeat it before you trust a small difference. What is printed is a row of the table
@@ -25,7 +25,7 @@ from common import devices, options
 PAIRS = {
     "mnist": ([], "Keras's `mnist_convnet`"),
     "fashion": ([], "TensorFlow's `keras/classification`"),
-    "cifar10": (["--model", "cnn"], "TensorFlow's `images/cnn`"),
+    "cifar10": (["--model", "deep"], "TensorFlow's `images/cnn`"),
     "simpsons": ([], "TensorFlow's `images/classification`"),
 }
 

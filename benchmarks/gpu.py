@@ -25,7 +25,7 @@ from common import options
 LESSONS = {
     "mnist": [],
     "fashion": [],
-    "cifar10": ["--model", "cnn"],
+    "cifar10": ["--model", "deep"],
     "simpsons": [],
 }
 HIDDEN = {"CUDA_VISIBLE_DEVICES": "-1", "JAX_PLATFORMS": "cpu"}  # from TensorFlow, and from JAX

@@ -17,10 +17,11 @@ import json
 import time
 from typing import NamedTuple
 
+import matplotlib.pyplot as plt
 import numpy as np
 import shared
 
-from common import devices, options
+from common import devices, options, plots
 
 
 def no_dropout(*units):
@@ -59,14 +60,15 @@ ONLY_CAPACITY = [
     *WITHOUT_LABEL_SMOOTHING,
 ]
 # Of CIFAR-10's deep CNN: how it is trained, and additions from speed records (Jordan, 2024).
-TOP = '"deep-cnn", deep, augmented_data, x_validation, adamw, args.epochs, smoothed)'
+TOP = "top, model, augmented_data, x_validation, adamw, args.epochs)"
 CONSTANT = "keras.optimizers.Adam(args.learning_rate)"
+ONE_HOT = "keras.utils.to_categorical(y_{}, len(class_names))"
 SHIFT = 'fill_mode="reflect", interpolation="nearest"),\n'
 ERASING = "        keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.2), fill_value=127),\n"
 DECAY = "AdamW(learning_rate, weight_decay=0.5"
 AVERAGED = "use_ema=True, ema_momentum=0.978, ema_overwrite_frequency=len(augmented_data)"
 # Filter i begins with a 1 at the center of its weights for feature map i, and 0 elsewhere.
-IDENTITY = """    for layer in deep.layers:
+IDENTITY = """    for layer in model.layers:
         if getattr(layer, "kernel_size", None) == (3, 3):
             kernel = layer.get_weights()[0]
             for i in range(min(kernel.shape[2:])):
@@ -89,12 +91,21 @@ WHITENING = """def whitening():
 
 
 """
-DEEP = "def build_deep():\n"
+FIRST = "            *block(filters[0]),"
+DEEP = "def build_deep(filters):\n"
+# Its ladder, from the foot: each rung has what the one before has, and one thing more.
+LADDER = {
+    "the-plain-cnn": "plain CNN",
+    "only-depth": "1: + depth, batch normalization",
+    "only-depth-and-augmentation": "2: + augmentation",
+    "the lesson": "3: + schedule, weight decay",
+    "with-more-filters": "4: + more filters",
+}
 
 
 def top(network, data, optimizer):
     """A pair: the deep CNN's training with another network, data or optimizer."""
-    return TOP, f'"deep-cnn", {network}, {data}, x_validation, {optimizer}, args.epochs)'
+    return TOP, f"top, {network}, {data}, x_validation, {optimizer}, args.epochs)"
 
 
 class Lesson(NamedTuple):
@@ -138,20 +149,26 @@ LESSONS = {
     ),
     "cifar10": Lesson(
         "train_cifar10.py",
-        ["--model", "cnn"],
+        ["--model", "deep"],
         {
             # The ladder, from its foot.
             "the-plain-cnn": [top("build_cnn()", "pipeline(x_train)", CONSTANT)],
-            "only-depth": [top("deep", "pipeline(x_train)", CONSTANT)],
-            "only-depth-and-augmentation": [top("deep", "augmented_data", CONSTANT)],
+            "only-depth": [top("model", "pipeline(x_train)", CONSTANT)],
+            "only-depth-and-augmentation": [top("model", "augmented_data", CONSTANT)],
             "without-weight-decay": [("weight_decay=0.5", "weight_decay=0.0")],
-            "without-label-smoothing": [top("deep", "augmented_data", "adamw")],
             # What speed records have, and the lesson has not.
+            "with-more-filters": [('"deep": [32, 64, 128]', '"deep": [64, 256, 256]')],
+            "with-label-smoothing": [
+                ("Sparse", ""),
+                ("from_logits=True)", "from_logits=True, label_smoothing=0.1)"),
+                ("(x, y_train)", f"(x, {ONE_HOT.format('train')})"),
+                ("(x_validation, y_validation)", f"(x_validation, {ONE_HOT.format('validation')})"),
+            ],
             "with-random-erasing": [(SHIFT, SHIFT + ERASING)],
             "with-identity-filters": [(f"    train({TOP}", f"{IDENTITY}    train({TOP}")],
             "with-whitening": [
                 (DEEP, WHITENING + DEEP),
-                ("            *block(64),", f"            *whitening(),\n{12 * ' '}*block(64),"),
+                (FIRST, f"            *whitening(),\n{FIRST}"),
             ],
             "with-averaged-weights": [(DECAY, f"{DECAY}, {AVERAGED}")],
         },
@@ -218,6 +235,9 @@ def main():
                 shared.write(args.output, record)
         print(row(idea, record["runs"]), flush=True)
     print(f"Figures: {args.output}")
+    if args.lesson == "cifar10":
+        plots.set_up(show=False, note="drawings" if args.sample else "")
+        plots.save(ladder(record["runs"]), args.output.with_suffix(".png"))
 
 
 def copy(lesson, idea="the lesson"):
@@ -232,6 +252,27 @@ def train(lesson, text, command):
     with shared.trained(lesson.script, text, command) as (folder, _):
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     return figures(lesson, results)
+
+
+def ladder(runs):
+    """A Matplotlib figure of CIFAR-10's ladder: a bar a rung, its mean, and a point a seed."""
+    rungs = {label: runs[idea] for idea, label in LADDER.items() if idea in runs}
+    found = [
+        [100 * own["validation"]["accuracy"] for own in seeds.values()] for seeds in rungs.values()
+    ]
+    means = [np.mean(own) for own in found]
+    figure, axis = plt.subplots(figsize=(8, 3.2))
+    axis.barh(list(rungs), means, color="tab:blue")
+    for place, own in enumerate(found):
+        axis.plot(own, [place] * len(own), "o", color="black", markersize=4)
+        axis.text(max(own) + 0.7, place, f"{means[place]:.1f}%", va="center")
+    axis.invert_yaxis()  # the foot of the ladder above
+    axis.set(xlabel="Validation accuracy (%); points: single seeds", xlim=(50, 100))
+    if len(means) > 1:
+        best = np.diff(means).argmax()
+        what = list(rungs)[best + 1].split("+ ")[1]
+        figure.suptitle(f"The largest gain: {what}, {np.diff(means)[best]:+.1f} points")
+    return figure
 
 
 def figures(lesson, results):

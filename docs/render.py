@@ -1,7 +1,7 @@
 """Render the lessons as pages that show prose, code, console and plots together.
 
     python docs/render.py 1-digits              # run the lesson as a notebook; write its page
-    python docs/render.py                       # all five: about an hour on two CPU cores
+    python docs/render.py                       # all four: about an hour on two CPU cores
     python docs/render.py 1-digits --epochs 1 --sample --output-dir DIR   # does it work?
     python docs/render.py --prose               # today's prose into the pages; runs nothing
 
@@ -40,8 +40,7 @@ from common import options
 LESSONS = {
     "1-digits": "train_mnist.py",
     "2-clothes": "train_fashion.py",
-    "3-photographs": "train_cifar10.py",
-    "3-photographs-cnn": "train_cifar10.py --model cnn",
+    "3-photographs": "train_cifar10.py --model deep",
     "4-images-of-your-own": "train_simpsons.py --sample",
 }
 PAGES = HOME / "docs" / "lessons"
@@ -85,8 +84,8 @@ def run(name, place, args):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = [cell.source for cell in code]
     first = code[0]
-    if "cnn" in choices:  # in a notebook, options take their defaults: the first model
-        first.source = first.source.replace('["plain", "cnn"]', '["cnn", "plain"]', 1)
+    if "deep" in choices:  # in a notebook, options take their defaults: the first model
+        first.source = first.source.replace('["plain", "deep"', '["deep", "plain"', 1)
     changes = "from pathlib import Path\nargs.output_dir = Path(OUTPUT_DIR)\n"
     changes += "args.sample = True\n" * ("--sample" in choices or args.sample)
     changes += f"args.epochs = {args.epochs}\n" * bool(args.epochs)

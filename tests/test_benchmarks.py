@@ -134,6 +134,23 @@ def test_a_lesson_is_compared_with_its_changed_copy(lesson, tmp_path):
     assert lesson(*command, 3).returncode == 2
 
 
+def test_the_ladder_has_a_bar_for_each_rung_that_was_trained(tmp_path):
+    runs = {
+        "the lesson": {"0": 0.9, "1": 0.91},
+        "not-a-rung": {"0": 0.1},
+        "the-plain-cnn": {"0": 0.75},
+    }
+    for name, seeds in runs.items():
+        runs[name] = {seed: {"validation": {"accuracy": own}} for seed, own in seeds.items()}
+    figure = ideas.ladder(runs)
+    (axis,) = figure.axes
+    assert [bar.get_width() for bar in axis.patches] == pytest.approx([75, 90.5])
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        ideas.LADDER[name] for name in ("the-plain-cnn", "the lesson")
+    ]
+    assert figure.get_suptitle() == "The largest gain: schedule, weight decay, +15.5 points"
+
+
 def test_a_gain_is_that_of_the_lesson_over_its_copy():
     def run(value, measure="accuracy"):
         scores = {"accuracy": 0.5} | {measure: value}
