@@ -262,6 +262,18 @@ def test_the_figures_without_near_duplicates_are_those_of_the_stored_runs():
     assert "the accuracy of the plain CNN is 0.3 points lower, with each of three seeds" in lesson
 
 
+def test_what_label_smoothing_is_worth_in_the_deep_cnn_is_that_of_the_stored_figures():
+    runs = json.loads((REFERENCE / "ideas" / "cifar10.json").read_text(encoding="utf-8"))["runs"]
+    found, former = (
+        [100 * runs[name][seed]["validation"]["accuracy"] for seed in ("0", "1")]
+        for name in ("with-label-smoothing", "the lesson")
+    )
+    first, second = (own - other for own, other in zip(found, former, strict=True))
+    lesson = (REPO / "train_cifar10.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    text = f"with it was {(first + second) / 2:.2f} points higher ({first:+.2f} and {second:+.2f}"
+    assert text in lesson
+
+
 def test_the_figures_of_the_older_cnn_are_those_of_its_stored_runs():
     page = (REPO / "benchmarks" / "README.md").read_text(encoding="utf-8")
     for pattern in ("seed-?", "h200-seed-?"):
