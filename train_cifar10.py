@@ -13,7 +13,8 @@ With its results: docs/lessons/3-photographs.md
 
 Expect a test accuracy of 52.8% for the MLP and 75.5% for the plain CNN (means of the seeds 0, 1 and
 2), after 13 to 19 minutes on two CPU cores (Intel Xeon with AMX, in bfloat16; the machine was slow
-at that hour). Half of the time is for the control experiment.
+at that hour). Half of the time is for the control experiment. The deep CNN reaches 89.0% (seed 0),
+after 26 minutes more (AMD EPYC, in float32).
 """
 
 # %% [markdown]

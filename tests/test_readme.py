@@ -18,6 +18,7 @@ ROWS = [
     ("python train_fashion.py", "fashion-mlp", "seed-?", None),
     ("python train_cifar10.py", "cifar10-plain", "seed-?", "mlp"),
     ("python train_cifar10.py", "cifar10-plain", "seed-?", None),
+    ("python train_cifar10.py --model deep", "cifar10-deep", "seed-?", None),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", "baseline"),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", None),
 ]
@@ -348,7 +349,7 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("script", SCRIPTS[:2])
+@pytest.mark.parametrize("script", SCRIPTS[:3])
 def test_every_term_of_a_lesson_is_in_the_glossary(script):
     glossary = (REPO / "docs" / "glossary.md").read_text(encoding="utf-8")
     entries = re.findall(r"^- \*\*(.+?)\*\*: ", glossary, re.MULTILINE)
