@@ -235,6 +235,14 @@ def test_the_worth_of_a_convolution_is_that_of_the_stored_runs(control):
     assert worth in README.replace("\n", " ")
 
 
+def test_the_fourth_run_is_the_stored_one_with_the_deep_cnn():
+    (run,) = stored("cifar10-deep")
+    lead = run["models"]["cnn"]["test"]["accuracy"] - run["models"]["mlp"]["test"]["accuracy"]
+    lesson = (REPO / "train_cifar10.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    assert f"in float32, had {100 * lead:.1f} points" in lesson
+    assert f"The deep CNN reaches {run['test']['accuracy']:.1%}" in lesson
+
+
 def test_without_neighbors_the_cnn_is_behind_with_each_seed(control):
     assert (control["cnn-shuffled"] < control["mlp-shuffled"]).all()
     assert (control["cnn-shuffled"] < control["mlp"]).all()
