@@ -327,12 +327,13 @@ for name in ("mlp", "cnn"):
     print(f"{name:19}{original:10.1%}{without_neighbors:10.1%}")
 
 # %% [markdown]
-# The MLP is about as good as before: to a dense layer, neighbors are pixels like all others. (Its
-# test accuracy changes by -1 to +1 points with the seed. That is chance: the random weights at the
-# start now meet other pixels.) The CNN loses its whole lead, although its layers and its parameters
-# are the same, and it computes as much. So none of these alone explains the lead. The lead needs
-# neighbors that belong together: they are what convolution and pooling build on. Without them, the
-# CNN is even a little worse than the MLP, probably because pooling discards three of four numbers.
+# The MLP is about as good as before: to a dense layer, neighbors are pixels like all others. (In
+# our runs, its test accuracy changes by less than one point, up or down, because the random weights
+# at the start now meet other pixels.) The CNN loses its whole lead, although its layers and its
+# parameters are the same, and it computes as much. So none of these alone explains the lead. The
+# lead needs neighbors that belong together: they are what convolution and pooling build on. Without
+# them, the CNN is even a little worse than the MLP, probably because pooling discards three of four
+# numbers.
 #
 # ## Part 2: a ladder to a deep CNN
 #
@@ -401,9 +402,9 @@ build_deep([32, 64, 128]).summary()
 # ### Rung 2: augmentation
 #
 # A network can memorize images that it sees again and again. So we show it another version each
-# time. In lesson 2, augmentation made a small network underfit. Does this one, too? Each image is
-# flipped at random, and shifted by up to 10% (3 pixels). A shift leaves an empty border. `reflect`
-# fills it with a mirror image of the pixels next to it. Does each image below still show its class?
+# time. Each image is flipped at random, and shifted by up to 10% (3 pixels). A shift leaves an
+# empty border. `reflect` fills it with a mirror image of the pixels next to it. Does each image
+# below still show its class?
 
 # %%
 augment = keras.layers.Pipeline(  # layers that follow each other
@@ -450,7 +451,8 @@ adamw = keras.optimizers.AdamW(learning_rate, weight_decay=0.5)
 #
 # In lesson 2, more units helped once the network was regularized. The same is our hope for filters.
 # We take 64, 256 and 256 of them instead of 32, 64 and 128. They need nearly eight times as many
-# multiplications. So this rung is an option of its own, for a GPU or a patient CPU.
+# multiplications. So this rung is an option of its own, for a GPU or a patient CPU. (The wide CNN
+# has not been trained to its end with this version of the lesson yet.)
 
 # %%
 filters = {"deep": [32, 64, 128], "wide": [64, 256, 256]}
@@ -530,10 +532,11 @@ plots.save(figure, run.folder / "answer.png")
 # parameters to 70.9%, and a CNN of 2 million to 93.3%.)
 #
 # *What makes a network good?* The deep CNN has three things more than the plain one: more
-# convolutions with batch normalization, augmentation, and a schedule with weight decay. What each
-# of them is worth has not been measured for this version of the lesson yet. Label smoothing was
-# measured, and left out: after 12 epochs, the validation accuracy with it was 0.07 points higher
-# (-0.16 and +0.30, with two seeds).
+# convolutions with batch normalization, augmentation, and a schedule with weight decay. In the run
+# with seed 0, they raise the test accuracy from 75.1% to 89.0%, together. What each of them is
+# worth has not been measured for this version of the lesson yet. Label smoothing was measured, and
+# left out: after 12 epochs, the validation accuracy with it was 0.07 points higher (-0.16 and
+# +0.30, with two seeds).
 #
 # ### Which classes are hard?
 #
@@ -584,7 +587,7 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 #
 # How do we find them? Two photographs of a blue sky have nearly the same pixels, and are no
 # near-duplicates. So we compare edges: the differences between neighboring pixels, in a gray
-# thumbnail of 16x16 pixels. So an image becomes a vector of 480 differences. `normalize` divides it
+# thumbnail of 16x16 pixels. Each image becomes a vector of 480 differences. `normalize` divides it
 # by its length, so that contrast does not matter. `NearestNeighbors` finds the most similar
 # training image of each test image. At a distance of 0, two images have the same edges. Unrelated
 # images have vectors at about right angles: their distance is near the square root of 2, about 1.4.
@@ -659,8 +662,8 @@ run.finish(
 #   parameters and the same recipe, the CNN was 23 points better than the MLP.
 # - A control experiment takes away the supposed cause, and leaves all else as it is. On shuffled
 #   pixels, the CNN lost its whole lead.
-# - A better network comes from several steps, each measured: a ladder. The deep CNN keeps its
-#   parameters in filters, and its training makes memorizing harder.
+# - Depth with batch normalization, augmentation, and a schedule with weight decay together raised
+#   the CNN's test accuracy by 14 points, with fewer than half of its parameters.
 # - A test image with a near-duplicate in the training set is data leakage. Look for such pairs
 #   before you trust a test accuracy.
 #
@@ -703,8 +706,8 @@ run.finish(
 #
 # Predict the outcome, then try it. Compare the validation accuracies.
 #
-# 1. *Two minutes.* Give the MLP eight times as many units, 1,600. Does it catch up with the CNN?
-# 2. *Three minutes.* Replace three layers of the plain CNN, `Flatten`, the dense layer of 256 units
-#    and its dropout, by one `GlobalMaxPooling2D`. How many parameters are left, and how good is it?
-# 3. *Ten minutes.* The plain CNN overfits after a few epochs. Train it on the augmented images of
-#    Part 2, with the recipe of Part 1. How far does it get?
+# 1. Give the MLP eight times as many units, 1,600. Does it catch up with the CNN?
+# 2. Replace three layers of the plain CNN, `Flatten`, the dense layer of 256 units and its dropout,
+#    by one `GlobalMaxPooling2D`. How many parameters are left, and how good is it?
+# 3. The plain CNN overfits after a few epochs. Train it on the augmented images of Part 2, with the
+#    recipe of Part 1. How far does it get?

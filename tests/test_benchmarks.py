@@ -134,7 +134,7 @@ def test_a_lesson_is_compared_with_its_changed_copy(lesson, tmp_path):
     assert lesson(*command, 3).returncode == 2
 
 
-def test_the_ladder_has_a_bar_for_each_rung_that_was_trained(tmp_path):
+def test_the_ladder_has_a_bar_for_each_rung_that_was_trained():
     runs = {
         "the lesson": {"0": 0.9, "1": 0.91},
         "not-a-rung": {"0": 0.1},

@@ -241,6 +241,11 @@ def test_the_fourth_run_is_the_stored_one_with_the_deep_cnn():
     lesson = (REPO / "train_cifar10.py").read_text(encoding="utf-8").replace("\n# ", " ")
     assert f"in float32, had {100 * lead:.1f} points" in lesson
     assert f"The deep CNN reaches {run['test']['accuracy']:.1%}" in lesson
+    plain, deep = (run["models"][name]["test"]["accuracy"] for name in ("cnn", "deep-cnn"))
+    assert f"from {plain:.1%} to {deep:.1%}, together" in lesson
+    assert f"by {100 * (deep - plain):.0f} points, with fewer than half" in lesson.replace(
+        "\n#  ", ""
+    )
 
 
 def test_without_neighbors_the_cnn_is_behind_with_each_seed(control):
