@@ -271,7 +271,7 @@ plots.save(figure, run.folder / "curves.png")
 # %% [markdown]
 # *Answer:* After one epoch, the CNN is at 59 to 61%. The MLP never gets above 54% (seeds 0, 1 and
 # 2). Both overfit. You see it in the lines printed above, where dropout is off: each has a gap of
-# 10 to 14 points. In the plot, dropout lowers the dashed curves, and hides a part of the gap. The
+# 10 to 15 points. In the plot, dropout lowers the dashed curves, and hides a part of the gap. The
 # CNN goes on to memorize: its validation loss rises while its training loss falls. The MLP hardly
 # gains any more. Early stopping ends both trainings.
 #
