@@ -151,7 +151,6 @@ LESSONS = {
         "train_cifar10.py",
         ["--model", "deep"],
         {
-            # The ladder, from its foot.
             "the-plain-cnn": [top("build_cnn()", "pipeline(x_train)", CONSTANT)],
             "only-depth": [top("model", "pipeline(x_train)", CONSTANT)],
             "only-depth-and-augmentation": [top("model", "augmented_data", CONSTANT)],
@@ -262,12 +261,12 @@ def ladder(runs):
     ]
     means = [np.mean(own) for own in found]
     figure, axis = plt.subplots(figsize=(8, 3.2))
-    axis.barh(list(rungs), means, color="tab:blue")
+    axis.barh(list(rungs), means, color="tab:blue", alpha=0.6)
     for place, own in enumerate(found):
         axis.plot(own, [place] * len(own), "o", color="black", markersize=4)
-        axis.text(max(own) + 0.7, place, f"{means[place]:.1f}%", va="center")
+        axis.text(max(own) + 1, place, f"{means[place]:.1f}%", va="center")
     axis.invert_yaxis()  # the foot of the ladder above
-    axis.set(xlabel="Validation accuracy (%); points: single seeds", xlim=(50, 100))
+    axis.set(xlabel="Validation accuracy (%); points: single seeds", xlim=(0, 100))
     if len(means) > 1:
         best = np.diff(means).argmax()
         what = list(rungs)[best + 1].split("+ ")[1]
