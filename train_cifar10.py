@@ -13,7 +13,8 @@ With its results: docs/lessons/3-photographs.md
 
 Expect a test accuracy of 52.8% for the MLP and 75.5% for the plain CNN (means of the seeds 0, 1 and
 2), after 13 to 19 minutes on two CPU cores (Intel Xeon). Half of the time is for the control
-experiment. The deep CNN reaches 89.0% (seed 0), after 26 minutes more (two cores of an AMD EPYC).
+experiment. The deep CNN reaches 88.9% (seeds 0 and 1), after 26 to 31 minutes more (two cores of an
+AMD EPYC).
 """
 
 # %% [markdown]
@@ -538,9 +539,8 @@ plots.save(figure, run.folder / "answer.png")
 # | CNN | 75.5% (75.3 to 75.7) | 51.4% (50.8 to 51.7) |
 #
 # On the original images, the CNN is 22.8 points (22.4 to 22.9) ahead of the MLP, computed before
-# rounding. On shuffled pixels, it is 1.5 points (0.5 to 2.7) behind. A fourth run, with seed 0 on
-# two cores of an AMD EPYC, had 21.8 points, which is outside of this range: the machine matters,
-# too.
+# rounding. On shuffled pixels, it is 1.5 points (0.5 to 2.7) behind. Two further runs, with the
+# seeds 0 and 1 on two cores of an AMD EPYC, had 21.8 and 22.5 points.
 #
 # This holds for networks of this size, with this recipe, and for convolution and pooling together.
 # With recipes of their own, [an older version of this
@@ -563,10 +563,10 @@ plots.save(figure, run.folder / "answer.png")
 #
 # With both seeds, augmentation gains most, and rung 1 least. But rung 1 changes several things at
 # once, and the order matters: it came first, when the network still overfitted. In another order,
-# which we did not measure, the gains may differ. In the run of 20 epochs with seed 0, the rungs 1
-# to 3 together raise the test accuracy from 75.1% to 89.0%. Label smoothing was measured, and left
-# out: after 12 epochs, the validation accuracy with it was 0.07 points higher (-0.16 and +0.30,
-# with two seeds).
+# which we did not measure, the gains may differ. In two runs of 20 epochs, the rungs 1 to 3
+# together raise the test accuracy from 75.3% to 88.9%. Label smoothing was measured, and left out:
+# after 12 epochs, the validation accuracy with it was 0.07 points higher (-0.16 and +0.30, with two
+# seeds).
 #
 # ### Which classes are hard?
 #

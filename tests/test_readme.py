@@ -235,17 +235,20 @@ def test_the_worth_of_a_convolution_is_that_of_the_stored_runs(control):
     assert worth in README.replace("\n", " ")
 
 
-def test_the_fourth_run_is_the_stored_one_with_the_deep_cnn():
-    (run,) = stored("cifar10-deep")
-    lead = run["models"]["cnn"]["test"]["accuracy"] - run["models"]["mlp"]["test"]["accuracy"]
+def test_what_the_deep_cnn_reaches_is_that_of_the_stored_runs():
     lesson = (REPO / "train_cifar10.py").read_text(encoding="utf-8").replace("\n# ", " ")
-    assert f"on two cores of an AMD EPYC, had {100 * lead:.1f} points" in lesson
-    assert f"The deep CNN reaches {run['test']['accuracy']:.1%}" in lesson
-    plain, deep = (run["models"][name]["test"]["accuracy"] for name in ("cnn", "deep-cnn"))
-    assert f"from {plain:.1%} to {deep:.1%}" in lesson
-    assert f"by {100 * (deep - plain):.0f} points, with fewer than half" in lesson.replace(
-        "\n#  ", ""
+    runs = [result["models"] for result in stored("cifar10-deep")]
+    mlp, plain, deep = (
+        np.array([100 * run[name]["test"]["accuracy"] for run in runs])
+        for name in ("mlp", "cnn", "deep-cnn")
     )
+    first, second = plain - mlp
+    assert f"of an AMD EPYC, had {first:.1f} and {second:.1f} points" in lesson
+    assert f"The deep CNN reaches {deep.mean():.1f}%" in lesson
+    assert f"{deep.mean():.1f}% ({deep.min():.1f} to {deep.max():.1f}; seeds 0 and 1)" in README
+    assert f"from {plain.mean():.1f}% to {deep.mean():.1f}%" in lesson
+    gain = f"by {(deep - plain).mean():.0f} points, with fewer than half"
+    assert gain in lesson.replace("\n#  ", "")
 
 
 def test_without_neighbors_the_cnn_is_behind_with_each_seed(control):
