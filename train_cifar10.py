@@ -539,8 +539,8 @@ plots.save(figure, run.folder / "answer.png")
 # | CNN | 75.5% (75.3 to 75.7) | 51.4% (50.8 to 51.7) |
 #
 # On the original images, the CNN is 22.8 points (22.4 to 22.9) ahead of the MLP, computed before
-# rounding. On shuffled pixels, it is 1.5 points (0.5 to 2.7) behind. Two further runs, with the
-# seeds 0 and 1 on two cores of an AMD EPYC, had 21.8 and 22.5 points.
+# rounding. (Two further runs, with the seeds 0 and 1 on two cores of an AMD EPYC, had 21.8 and 22.5
+# points.) On shuffled pixels, it is 1.5 points (0.5 to 2.7) behind.
 #
 # This holds for networks of this size, with this recipe, and for convolution and pooling together.
 # With recipes of their own, [an older version of this
