@@ -22,8 +22,8 @@ AMD EPYC).
 # convolutions and dense layers, overfitting and its remedies. The [glossary](docs/glossary.md) has
 # a sentence for each term.
 #
-# *New here:* an MLP and a CNN under one recipe; a control experiment; a ladder from a plain CNN to
-# a deep one; near-duplicates and data leakage.
+# *New here:* a fair comparison of an MLP and a CNN; a control experiment; a ladder from a plain CNN
+# to a deep one; near-duplicates and data leakage.
 #
 # ## Part 1: what is a convolution worth?
 #
@@ -269,10 +269,10 @@ plots.save(figure, run.folder / "curves.png")
 
 # %% [markdown]
 # *Answer:* After one epoch, the CNN is at 59 to 61%. The MLP never gets above 54% (seeds 0, 1 and
-# 2). Both overfit. You see it in the lines printed above, where dropout is off: each has a gap of
-# 10 to 15 points. In the plot, dropout lowers the dashed curves, and hides a part of the gap. The
-# CNN goes on to memorize: its validation loss rises while its training loss falls. The MLP hardly
-# gains any more. Early stopping ends both trainings.
+# 2). Both overfit. You see it in the lines printed above, where dropout is off: each has [a
+# gap](docs/lessons/2-clothes.md#measure-it) of 10 to 15 points. In the plot, dropout lowers the
+# dashed curves, and hides a part of the gap. The CNN goes on to memorize: its validation loss rises
+# while its training loss falls. The MLP hardly gains any more. Early stopping ends both trainings.
 #
 # ### Look at ten predictions
 #
@@ -337,11 +337,11 @@ for name in ("mlp", "cnn"):
 #
 # ## Part 2: a ladder to a deep CNN
 #
-# The plain CNN overfits: its gap, the training accuracy minus the validation accuracy, is 10 to 14
-# points. We change it in four steps, the rungs of a ladder. Each rung keeps what is below it. Rung
-# 1 changes the network: deeper, and without the large dense layer. Rungs 2 and 3 change its
-# training. Rung 4 adds filters. By default, this part only builds the network, and shows the
-# augmented images. `--model deep` trains it with the rungs 1 to 3, `--model wide` with all four.
+# The plain CNN overfits, with a gap of 10 to 14 points. We change it in four steps, the rungs of a
+# ladder. Each rung keeps what is below it. Rung 1 changes the network: deeper, and without the
+# large dense layer. Rungs 2 and 3 change its training. Rung 4 adds filters. By default, this part
+# only builds the network, and shows the augmented images. `--model deep` trains it with the rungs 1
+# to 3, `--model wide` with all four.
 #
 # Which of the first three gains most, do you think? We measured them in runs of their own, of 12
 # epochs each, with two seeds. There, the plain CNN has a mean validation accuracy of 75.5%, and a
@@ -360,13 +360,12 @@ for name in ("mlp", "cnn"):
 #
 # More layers are harder to train: each works on the outputs of the one before, whose range changes
 # while its weights learn. [Batch
-# normalization](docs/lessons/2-clothes.md#more-units-and-more-regularization) brings these outputs
-# back to zero mean and unit variance. After a convolution, it computes one mean and one variance
-# for each filter, over the batch and over all places. It also adds a learned bias, so the
-# convolutions need none. For validation, it uses moving averages. With the default `momentum=0.99`,
-# they reach back about 100 batches. In the first epochs, the weights change too fast for that. With
-# 0.9, they reach back about 10. (Pooling comes after the first convolution of a block: the second
-# then has a quarter of the places to compute.)
+# normalization](docs/lessons/2-clothes.md#more-units-and-more-regularization) helps. After a
+# convolution, it computes one mean and one variance for each filter, over the batch and over all
+# places. It adds a bias, so the convolutions need none. With `momentum=0.9`, the moving averages
+# for validation reach back about 10 batches instead of 100, because the weights change fast at
+# first. (Pooling comes after the first convolution of a block: the second then has a quarter of the
+# places to compute.)
 #
 # Nothing is trained yet. `build_deep` takes the numbers of filters, because rung 4 changes them.
 
@@ -408,10 +407,10 @@ build_deep([32, 64, 128]).summary()
 #
 # ### Rung 2: augmentation
 #
-# A network can memorize images that it sees again and again. So we show it another version each
-# time. Each image is flipped at random, and shifted by up to 10% (3 pixels). A shift leaves an
-# empty border. `reflect` fills it with a mirror image of the pixels next to it. Does each image
-# below still show its class?
+# A network can memorize images that it sees again and again. So, as in [lesson
+# 2](docs/lessons/2-clothes.md#show-more-augmentation), it sees another version each time: flipped
+# at random, and shifted by up to 10% (3 pixels). A shift leaves an empty border. `reflect` fills it
+# with a mirror image of the pixels next to it. Does each image below still show its class?
 
 # %%
 augment = keras.layers.Pipeline(  # layers that follow each other
@@ -539,8 +538,8 @@ plots.save(figure, run.folder / "answer.png")
 # | CNN | 75.5% (75.3 to 75.7) | 51.4% (50.8 to 51.7) |
 #
 # On the original images, the CNN is 22.8 points (22.4 to 22.9) ahead of the MLP, computed before
-# rounding. (Two further runs, with the seeds 0 and 1 on two cores of an AMD EPYC, had 21.8 and 22.5
-# points.) On shuffled pixels, it is 1.5 points (0.5 to 2.7) behind.
+# rounding. On shuffled pixels, it is 1.5 points (0.5 to 2.7) behind. (Two further runs, with the
+# seeds 0 and 1 on two cores of an AMD EPYC, had 21.8 and 22.5 points, and were 0.9 and 3.0 behind.)
 #
 # This holds for networks of this size, with this recipe, and for convolution and pooling together.
 # With recipes of their own, [an older version of this
@@ -614,8 +613,9 @@ plots.predictions(run.folder / "mistakes.png", *test_set, most_confident, title)
 #
 # If an image is in the training set and in the test set, a model can classify it from memory. Its
 # test accuracy then promises too much. This is **data leakage**. In CIFAR-10, there are no exact
-# duplicates, but **near-duplicates**: the same photograph in another size, crop, brightness or
-# color. Barz and Denzler (2020) found them for 3.3% of the test images.
+# duplicates, but **near-duplicates**, images that show nearly the same: here, one photograph in
+# another size, crop, brightness or color. Barz and Denzler (2020) found them for 3.3% of the test
+# images.
 #
 # How do we find them? Two photographs of a blue sky have nearly the same pixels, and are no
 # near-duplicates. So we compare edges: the differences between neighboring pixels, in a gray
@@ -746,10 +746,9 @@ run.finish(
 #
 # ### Exercises
 #
-# Predict the outcome, then try it. Compare the validation accuracies.
+# Predict the outcome, then try it. Compare the validation accuracies. Part 1 up to the learning
+# curves is enough: then press Ctrl-C twice.
 #
 # 1. Give the MLP eight times as many units, 1,600. Does it catch up with the CNN?
 # 2. Replace three layers of the plain CNN, `Flatten`, the dense layer of 256 units and its dropout,
 #    by one `GlobalMaxPooling2D`. How many parameters are left, and how good is it?
-# 3. The plain CNN overfits after a few epochs. Train it on the augmented images of Part 2, with the
-#    recipe of Part 1. How far does it get?
