@@ -19,6 +19,7 @@ ROWS = [
     ("python train_cifar10.py", "cifar10-plain", "seed-?", "mlp"),
     ("python train_cifar10.py", "cifar10-plain", "seed-?", None),
     ("python train_cifar10.py --model deep", "cifar10-deep", "seed-?", None),
+    ("python train_cifar10.py --model wide", "cifar10-wide", "seed-?", None),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", "baseline"),
     ("python train_simpsons.py --images five", "simpsons-cnn", "five-seed-?", None),
 ]
@@ -45,10 +46,11 @@ def row(command, folder, pattern, model):
     if model:  # of older lessons it is at the top
         results = [result.get("models", result)[model] for result in results]
     accuracy = spread([result["test"]["accuracy"] for result in results])
-    seconds = [result["fit_seconds"] for result in results]
-    unit, name, digits = (1, "s", 0) if max(seconds) < 120 else (60, "min", 1)
-    low, high = (f"{pick(seconds) / unit:.{digits}f}" for pick in (min, max))
-    time = f"{low} {name}" if low == high else f"{low} to {high} {name}"
+    time, seconds = "not known", [result["fit_seconds"] for result in results]
+    if None not in seconds:
+        unit, name, digits = (1, "s", 0) if max(seconds) < 120 else (60, "min", 1)
+        low, high = (f"{pick(seconds) / unit:.{digits}f}" for pick in (min, max))
+        time = f"{low} {name}" if low == high else f"{low} to {high} {name}"
     who = {"mlp": "the MLP"}.get(model, "the plain model")
     what = f", {who}" if model else ""
     link = f"[{seeds}](outputs/reference/{folder})"
@@ -254,6 +256,22 @@ def test_what_the_deep_cnn_reaches_is_that_of_the_stored_runs():
     assert f"from {plain.mean():.1f}% to {deep.mean():.1f}%" in lesson
     gain = f"by {(deep - plain).mean():.0f} points, with fewer than half"
     assert gain in lesson.replace("\n#  ", "")
+
+
+def test_what_more_filters_are_worth_is_that_of_the_stored_runs():
+    lesson = (REPO / "train_cifar10.py").read_text(encoding="utf-8").replace("\n# ", " ")
+    (wide,) = (run["models"]["wide-cnn"] for run in stored("cifar10-wide"))
+    deep = stored("cifar10-deep")[0]["models"]["deep-cnn"]
+    train, validation, test = (
+        [100 * own[part]["accuracy"] for own in (wide, deep)]
+        for part in ("train", "validation", "test")
+    )
+    text = "accuracy is {:.1f}%, that of the deep CNN {:.1f}%."
+    assert text.format(*validation) in lesson
+    gaps = [seen - new for seen, new in zip(train, validation, strict=True)]
+    assert "The gaps are {:.1f} and {:.1f} points.".format(*gaps) in lesson
+    assert f"it raises the test accuracy from {test[1]:.1f}% to {test[0]:.1f}%" in lesson
+    assert f"the wide one {test[0]:.1f}%" in lesson.replace("\n", " ")
 
 
 def test_without_neighbors_the_cnn_is_behind_with_each_seed(control):
